@@ -1,0 +1,38 @@
+import type { Forecast } from "../driver/contract.ts";
+import { printable } from "../errors.ts";
+import { holdersText } from "../manager/refusal.ts";
+
+/** A forecast as programs read it. */
+export function forecastJson({ resource, verdict, holders }: Forecast) {
+  const { type, name, access } = resource;
+  const identities = resource.identities.map(({ text, key }) => ({ text, key }));
+  return { type, name, access, identities, verdict, holders };
+}
+
+/** A forecast in one line. */
+export function forecastLine({ resource, verdict, holders }: Forecast): string {
+  const { type, name, access } = resource;
+  return printable(`${type} ${name} (${access}): ${verdictText(verdict, holders)}`) + "\n";
+}
+
+function verdictText(verdict: Forecast["verdict"], holders: Forecast["holders"]): string {
+  switch (verdict) {
+    case "free":
+      return "free";
+    case "skipped":
+      return "not locked (by configuration, or the plugin takes no locks)";
+    case "refused":
+      return `locked by ${holdersText(holders)}`;
+  }
+}
+
+/** What would be locked, with the identities and keys behind each name. */
+export function formatForecasts(forecasts: readonly Forecast[], format: "text" | "json"): string {
+  if (format === "json") return JSON.stringify({ resources: forecasts.map(forecastJson) }) + "\n";
+  return forecasts.map((forecast) => forecastLine(forecast) + identityLines(forecast)).join("");
+}
+
+function identityLines({ resource }: Forecast): string {
+  return resource.identities.map(({ text, key }) => `${printable(`  identity ${text}`)}\n  key      ${key}\n`)
+    .join("");
+}

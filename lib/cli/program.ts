@@ -1,0 +1,37 @@
+import { VERSION } from "../version.ts";
+import { checkCommand } from "./check.ts";
+import type { CliContext } from "./context.ts";
+import type { CommandDefinition } from "./definition.ts";
+import { initCommand } from "./init.ts";
+import { inspectCommand } from "./inspect.ts";
+import { parseCommandLine } from "./parse.ts";
+import { runCommand } from "./run.ts";
+import { statusCommand } from "./status.ts";
+import { versionCommand } from "./version.ts";
+
+/** Every subcommand, in the order of the help text. */
+export const COMMANDS: readonly CommandDefinition[] = [
+  initCommand,
+  runCommand,
+  statusCommand,
+  inspectCommand,
+  checkCommand,
+  versionCommand,
+];
+
+/** Reads the command line and carries it out. Resolves to the exit status. @throws {LockvisorError} */
+export async function runProgram(args: readonly string[], context: CliContext): Promise<number> {
+  const request = parseCommandLine(args, COMMANDS);
+  switch (request.kind) {
+    case "version":
+      context.out(`lockvisor ${VERSION}\n`);
+      return 0;
+    case "help": {
+      const { commandHelp, programHelp } = await import("./help.ts");
+      context.out(request.command === undefined ? programHelp(COMMANDS) : commandHelp(request.command));
+      return 0;
+    }
+    case "run":
+      return await request.command.run(request.invocation, context);
+  }
+}

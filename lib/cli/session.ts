@@ -1,0 +1,62 @@
+import { loadSettings, type SettingFlags, type Settings } from "../config/settings.ts";
+import type { Driver } from "../driver/contract.ts";
+import { LockvisorError } from "../errors.ts";
+import { type ResolvedResource, resolveResource, type ResourceSpec } from "../identity/resource.ts";
+import { GuestStore } from "../manager/guest_store.ts";
+import { driverNamed } from "../manager/registry.ts";
+import { type CliContext, driverConfig } from "./context.ts";
+import type { OptionValues } from "./parse.ts";
+
+/** What most commands begin with: the settings in force, the guests' records, and drivers by name. */
+export interface Session {
+  settings: Settings;
+  store: GuestStore;
+  driver(name: string): Driver;
+  /** The driver, or undefined where it is not to be had. */
+  findDriver(name: string): Driver | undefined;
+  resolve(spec: ResourceSpec): ResolvedResource;
+}
+
+/** Reads the settings of a command. @throws {LockvisorError} `config` or `usage` */
+export async function openSession(options: OptionValues, context: CliContext): Promise<Session> {
+  const settings = await loadSettings({
+    flags: settingFlags(options),
+    environment: context.environment,
+    effectiveUid: context.effectiveUid,
+    cwd: context.cwd,
+  });
+  const config = driverConfig(context, settings);
+  const drivers = new Map<string, Driver>();
+  const driver = (name: string): Driver => {
+    const known = drivers.get(name) ?? driverNamed(name).create(config);
+    drivers.set(name, known);
+    return known;
+  };
+  return {
+    settings,
+    store: new GuestStore(settings.runtimeDir),
+    driver,
+    findDriver: (name) => {
+      try {
+        return driver(name);
+      } catch (error) {
+        if (error instanceof LockvisorError && error.code === "unavailable") return undefined;
+        throw error;
+      }
+    },
+    resolve: (spec) =>
+      resolveResource(spec, { hostId: settings.hostId, storage: settings.storage, cwd: context.cwd }),
+  };
+}
+
+function settingFlags(options: OptionValues): SettingFlags {
+  return {
+    config: options.text("config"),
+    lockspace: options.text("lockspace"),
+    runtimeDir: options.text("runtime-dir"),
+    hostId: options.text("host-id"),
+    sharedStorage: options.text("shared-storage"),
+    readonly: options.text("readonly"),
+    storage: options.isGiven("storage") ? options.texts("storage") : undefined,
+  };
+}

@@ -1,0 +1,85 @@
+import { LockvisorError, printable } from "../errors.ts";
+import { type HostView, type ObservedGuest, observeHost } from "../manager/guest_view.ts";
+import type { CliContext } from "./context.ts";
+import { type CommandDefinition, JSON_OPTION } from "./definition.ts";
+import { openSession } from "./session.ts";
+import { type Colour, formatTable, type TableCell } from "./table.ts";
+
+/** `lockvisor status`: the guests of this host, with the locks that the kernel shows. */
+export const statusCommand: CommandDefinition = {
+  name: "status",
+  summary: "list this host's guests and the locks that the kernel shows for them",
+  arguments: [{ name: "GUEST", presence: "optional" }],
+  options: [JSON_OPTION],
+  details: [
+    "GUEST is a name or a UUID. LOCKS counts the keys that the kernel shows as held by the guest, of those that it was given.",
+  ],
+  async run({ options, arguments: [guest] }, context) {
+    const session = await openSession(options, context);
+    const host = observeHost(session.store, session.findDriver);
+    const guests = guest === undefined ? host.guests : [selectGuest(host, guest)];
+    context.out(
+      options.isGiven("json")
+        ? JSON.stringify({ guests: guests.map(({ view }) => view) }) + "\n"
+        : await formatGuests(guests, context),
+    );
+    if (guest === undefined) refuseDamaged(host);
+    return 0;
+  },
+};
+
+/** The guest of a name or UUID. @throws {LockvisorError} `data` when there is none */
+export function selectGuest(host: HostView, nameOrUuid: string): ObservedGuest {
+  const found = host.guests.find(({ view }) =>
+    view.name === nameOrUuid || view.uuid === nameOrUuid.toLowerCase()
+  );
+  if (found !== undefined) return found;
+  const damaged = host.damaged.find(({ uuid }) => uuid === nameOrUuid.toLowerCase());
+  if (damaged !== undefined) throw damagedRecord(damaged.file, damaged.reason);
+  throw new LockvisorError("data", `no guest "${nameOrUuid}" runs on this host; see: lockvisor status`);
+}
+
+function damagedRecord(file: string, reason: string): LockvisorError {
+  return new LockvisorError(
+    "data",
+    `record ${file} cannot be read: ${reason}; its guest's locks are not touched by that; remove the file when the guest has ended`,
+  );
+}
+
+function refuseDamaged(host: HostView): void {
+  const [first, ...others] = host.damaged;
+  if (first === undefined) return;
+  const error = damagedRecord(first.file, first.reason);
+  if (others.length === 0) throw error;
+  throw new LockvisorError("data", `${error.message} (and ${others.length} more)`);
+}
+
+async function formatGuests(guests: readonly ObservedGuest[], context: CliContext): Promise<string> {
+  if (guests.length === 0) return "no guests\n";
+  const rows = guests.map(({ view, locks }): TableCell[] => [
+    printable(view.name),
+    { text: view.state, colour: STATE_COLOUR[view.state] },
+    String(view.pid),
+    view.since,
+    locksCell(locks),
+    printable(view.resources.filter(({ type }) => type === "disk").map(({ name }) => name).join(" ") || "-"),
+  ]);
+  return await formatTable(["NAME", "STATE", "PID", "SINCE", "LOCKS", "DISKS"], rows, context.colours);
+}
+
+const STATE_COLOUR: Record<ObservedGuest["view"]["state"], Colour> = {
+  starting: "yellow",
+  running: "green",
+  paused: "yellow",
+  "migrating-out": "yellow",
+  incoming: "yellow",
+  "lock-lost": "red",
+  stopped: "none",
+};
+
+/** Keys held of keys recorded; a `?` where the kernel does not show them. */
+function locksCell({ held, unknown, total }: ObservedGuest["locks"]): TableCell {
+  if (total === 0) return "none";
+  const text = unknown > 0 ? `${held}/${total} (${unknown} ?)` : `${held}/${total}`;
+  return { text, colour: held === total ? "none" : unknown > 0 ? "yellow" : "red" };
+}

@@ -1,0 +1,79 @@
+import { LockvisorError } from "../errors.ts";
+import type { LockManager } from "../manager/lock_manager.ts";
+
+/** Pauses between two tries, in milliseconds: short at first, then easy on a holder that stays for hours. */
+const FIRST_PAUSE_MS = 10;
+const LONGEST_PAUSE_MS = 200;
+
+/**
+ * Acquires, trying again while the guest is refused, until the given time in milliseconds has passed. Ends early
+ * on SIGINT and SIGTERM, with nothing locked.
+ * @throws {LockvisorError} `locked` by whoever held it at the last try
+ */
+export async function acquireWithin(manager: LockManager, durationMs: number): Promise<void> {
+  if (durationMs === 0) return await manager.acquireObject();
+  const interruption = watchForSignals();
+  const deadline = performance.now() + durationMs;
+  try {
+    for (let pauseMs = FIRST_PAUSE_MS;; pauseMs = Math.min(pauseMs * 1.5, LONGEST_PAUSE_MS)) {
+      try {
+        return await manager.acquireObject();
+      } catch (error) {
+        if (!(error instanceof LockvisorError) || error.code !== "locked") throw error;
+        const left = deadline - performance.now();
+        if (left <= 0) throw error;
+        await interruption.sleep(Math.min(left, pauseMs * (0.75 + Math.random() / 2)));
+      }
+    }
+  } finally {
+    interruption.end();
+  }
+}
+
+/** The exit status that shells give to a process that a signal ended: 128 and the signal's number; signal(7). */
+export class Interrupted extends Error {
+  override readonly name = "Interrupted";
+  readonly exitStatus: number;
+
+  constructor(signal: "SIGINT" | "SIGTERM") {
+    super(`gave up on ${signal}; nothing is locked`);
+    this.exitStatus = 128 + (signal === "SIGINT" ? 2 : 15);
+  }
+}
+
+function watchForSignals() {
+  let received: "SIGINT" | "SIGTERM" | undefined;
+  let wake = () => {};
+  const listeners = (["SIGINT", "SIGTERM"] as const)
+    .filter((signal) => !isIgnored(signal))
+    .map((signal) => {
+      const listener = () => {
+        received ??= signal;
+        wake();
+      };
+      Deno.addSignalListener(signal, listener);
+      return () => Deno.removeSignalListener(signal, listener);
+    });
+  return {
+    async sleep(ms: number): Promise<void> {
+      if (received === undefined) {
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, ms);
+          wake = () => {
+            clearTimeout(timer);
+            resolve();
+          };
+        });
+      }
+      if (received !== undefined) throw new Interrupted(received);
+    },
+    end: () => listeners.forEach((remove) => remove()),
+  };
+}
+
+/** A signal that our parent had us ignore (nohup, a shell's background job) stays ignored, for the command too. */
+function isIgnored(signal: "SIGINT" | "SIGTERM"): boolean {
+  const number = signal === "SIGINT" ? 2n : 15n;
+  const mask = /^SigIgn:\s*([0-9a-f]+)$/m.exec(Deno.readTextFileSync("/proc/self/status"))?.[1] ?? "0";
+  return ((BigInt(`0x${mask}`) >> (number - 1n)) & 1n) === 1n;
+}

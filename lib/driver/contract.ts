@@ -1,0 +1,131 @@
+import type { Access } from "../access.ts";
+import type { LockspaceLocation } from "../lockspace/lockspace.ts";
+import type { ResolvedResource, ResourceType } from "../identity/resource.ts";
+import type { Slot } from "../lockspace/slot.ts";
+
+export type { ResolvedResource, ResourceType } from "../identity/resource.ts";
+
+/** What a driver can do; the manager refuses the rest before anything happens. */
+export interface DriverCapabilities {
+  /** Types of resources that it locks one by one; empty for a driver that leases whole guests only. */
+  resources: readonly ResourceType[];
+  hotplug: boolean;
+  migration: boolean;
+  pause: boolean;
+}
+
+/** A guest as a driver sees it. */
+export interface Guest {
+  uuid: string;
+  name: string;
+  id: string | null;
+  qmp: string | null;
+  onLockFailure: OnLockFailure;
+}
+
+/** What becomes of a guest whose lock was lost and cannot be had back. */
+export type OnLockFailure = "pause" | "kill" | "ignore";
+
+/** Whether a lock is held; null means that it cannot be known from here. */
+export type Known = boolean | null;
+
+/** Who holds a resource. A field is null when nobody can tell. */
+export interface Holder {
+  uuid: string | null;
+  name: string | null;
+  pid: number | null;
+  host: string | null;
+  access: Access | null;
+  since: string | null;
+  alive: Known;
+}
+
+/** One key with the descriptors that hold its slots in the carrier. */
+export interface CarriedLock {
+  key: string;
+  slots: Partial<Record<Slot, number>>;
+}
+
+/** Locks just taken, still in our own process. */
+export interface Hold {
+  locks: CarriedLock[];
+  /** Keys of the lease that the guest has on itself. */
+  leaseKeys: string[];
+  /** Lets the descriptors survive execve(2), so that the program that we become holds the locks. */
+  makeInheritable(): void;
+  /** Gives everything back, notes included. */
+  giveBack(): void;
+}
+
+/** Why a guest may not have its resources now. */
+export interface Refusal {
+  resource: { type: ResourceType; name: string; access: Access };
+  holders: Holder[];
+}
+
+/** What asking for a guest's resources gave: all of them, or none and the reason. */
+export type AcquireOutcome = { outcome: "granted"; hold: Hold } | { outcome: "refused"; refusal: Refusal };
+
+/** What a driver can tell of a resource without touching it. */
+export interface Inspection {
+  locked: Known;
+  /** How often it was granted exclusively, or null when it never was. */
+  generation: number | null;
+  holders: Holder[];
+  /** Files that do not parse, each with what is wrong. */
+  warnings: string[];
+}
+
+/** What a driver would do with a resource now. */
+export interface Forecast {
+  resource: ResolvedResource;
+  /** `skipped`: readonly disks are not locked, by configuration; or the driver takes no locks. */
+  verdict: "free" | "refused" | "skipped";
+  holders: Holder[];
+}
+
+/** What the kernel shows of a lock that a record names. */
+export interface LockEvidence {
+  key: string;
+  held: Known;
+}
+
+/** What a driver is given when it is loaded. */
+export interface DriverConfig {
+  lockspace: LockspaceLocation;
+  host: { id: string; name: string };
+  readonlyDisks: "lock" | "none";
+  sharedStorage: "warn" | "refuse" | "ignore";
+  effectiveUid: number;
+  /** Called with one line for the administrator. */
+  warn(line: string): void;
+}
+
+/** A process with the locks that it is said to carry. */
+export interface CarrierClaim {
+  pid: number;
+  locks: CarriedLock[];
+}
+
+/** A loaded driver. */
+export interface Driver {
+  /** Takes all locks of a guest that is about to start in this process, or none. */
+  acquire(guest: Guest, resources: readonly ResolvedResource[]): Promise<AcquireOutcome>;
+  /** What `acquire` would meet now; takes nothing. */
+  forecast(guest: Guest | undefined, resources: readonly ResolvedResource[]): Forecast[];
+  /** Who has a resource. */
+  inspect(resource: ResolvedResource): Inspection;
+  /** For each claim, in order, whether its process holds each lock, by the kernel's word. One pass for all. */
+  evidence(claims: readonly CarrierClaim[]): LockEvidence[][];
+  /** Whether anybody holds one of these keys. */
+  isHeld(keys: readonly string[]): Known;
+  /** Keys that a resource is locked by; none where the driver takes no lock on it. */
+  keysOf(resource: ResolvedResource): string[];
+}
+
+/** A driver module's default export. */
+export interface DriverDefinition {
+  name: string;
+  capabilities: DriverCapabilities;
+  create(config: DriverConfig): Driver;
+}

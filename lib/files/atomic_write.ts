@@ -1,0 +1,52 @@
+import { fileError } from "../errors.ts";
+
+/**
+ * How much a new file must outlive: `buffered` survives the death of any process, `synced` also a power cut
+ * (the content reaches the disk before the name does; without that a filesystem may leave an empty file).
+ */
+export type Durability = "buffered" | "synced";
+
+/**
+ * Replaces a file as one step: writes beside it, then renames over it (mode 0600). A reader sees the old text or
+ * the new one, never a half; a link in the file's place is replaced, not followed.
+ * @throws {LockvisorError} `cannot-create` when there is no room, `permission`, or `io`
+ */
+export function writeThenRename(path: string, text: string, durability: Durability = "buffered"): void {
+  const beside = `${path}.${Deno.pid}.tmp`;
+  try {
+    const file = createAnew(beside);
+    try {
+      const bytes = new TextEncoder().encode(text);
+      for (let written = 0; written < bytes.length;) written += file.writeSync(bytes.subarray(written));
+      if (durability === "synced") file.syncDataSync();
+    } finally {
+      file.close();
+    }
+    Deno.renameSync(beside, path);
+  } catch (error) {
+    removeIfPresent(beside);
+    throw fileError(`write ${path}`, error);
+  }
+}
+
+/** Opens a new file for writing; what an earlier process with the same pid left in its place goes first. */
+function createAnew(path: string): Deno.FsFile {
+  try {
+    return Deno.openSync(path, { write: true, createNew: true, mode: 0o600 });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+    Deno.removeSync(path);
+    return Deno.openSync(path, { write: true, createNew: true, mode: 0o600 });
+  }
+}
+
+/** Removes a file and says whether it was there. */
+export function removeIfPresent(path: string): "removed" | "absent" {
+  try {
+    Deno.removeSync(path);
+    return "removed";
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return "absent";
+    throw fileError(`remove ${path}`, error);
+  }
+}

@@ -1,0 +1,43 @@
+import type { PlannedKey } from "./key_plan.ts";
+import type { Lockspace } from "./lockspace.ts";
+import { type Slot, SLOTS, tryLockSlot } from "./slot.ts";
+
+/** A slot that this process holds. Closing the file gives it back. */
+export interface HeldSlot {
+  key: string;
+  slot: Slot;
+  file: Deno.FsFile;
+}
+
+/** What asking for a guest's keys gave: both slots of each, or nothing and the key that was refused. */
+export type KeysOutcome = { outcome: "granted"; slots: HeldSlot[] } | { outcome: "refused"; at: PlannedKey };
+
+/**
+ * Takes both slots of every key, in the plan's order and without waiting. If one is refused, those taken before
+ * are given back, last first.
+ */
+export function tryAcquireKeys(lockspace: Lockspace, plan: readonly PlannedKey[]): KeysOutcome {
+  const taken: HeldSlot[] = [];
+  let complete = false;
+  try {
+    for (const planned of plan) {
+      for (const slot of SLOTS) {
+        const result = tryLockSlot(lockspace, planned.key, slot, planned.mode);
+        if (result.outcome === "refused") return { outcome: "refused", at: planned };
+        taken.push({ key: planned.key, slot, file: result.file });
+      }
+    }
+    complete = true;
+    return { outcome: "granted", slots: taken };
+  } finally {
+    if (!complete) giveBackSlots(taken);
+  }
+}
+
+/**
+ * Gives slots back by closing them. Never by unlocking: LOCK_UN on one copy of a descriptor takes the lock from
+ * all copies (flock(2)), and a child may have inherited one.
+ */
+export function giveBackSlots(slots: readonly HeldSlot[]): void {
+  for (const { file } of [...slots].reverse()) file.close();
+}

@@ -1,0 +1,61 @@
+import type { CarrierClaim, Known, LockEvidence } from "../driver/contract.ts";
+import {
+  descriptorFlock,
+  descriptorTarget,
+  type FlockEntry,
+  openDescriptors,
+} from "../process/descriptors.ts";
+import type { Lockspace } from "./lockspace.ts";
+import { type Slot, slotPath, SLOTS } from "./slot.ts";
+import { flocksOn } from "./slot_evidence.ts";
+
+/**
+ * Whether a process holds the locks that it is said to carry. The proof is the `lock:` line of that process's own
+ * fdinfo. Where we may not look into it, the kernel's table of locks tells whether anybody holds the slot.
+ */
+export function carrierEvidence(
+  lockspace: Lockspace,
+  claim: CarrierClaim,
+  flocks: readonly FlockEntry[],
+): LockEvidence[] {
+  let others: Map<string, number> | "hidden" | undefined;
+  const descriptorOf = (path: string, noted: number | undefined): number | undefined | "hidden" => {
+    if (noted !== undefined && descriptorTarget(claim.pid, noted) === path) return noted;
+    others ??= descriptorsByTarget(claim.pid);
+    return others === "hidden" ? "hidden" : others.get(path);
+  };
+  const slotHeld = (key: string, slot: Slot, noted: number | undefined): Known => {
+    const path = slotPath(lockspace, key, slot);
+    const descriptor = descriptorOf(path, noted);
+    if (descriptor === "hidden") return heldByAnybody(lockspace, path, flocks);
+    if (descriptor === undefined) return false;
+    if (descriptorFlock(claim.pid, descriptor) !== undefined) return true;
+    return lockspace.evidence === "hidden" ? null : false;
+  };
+  return claim.locks.map(({ key, slots }) => {
+    const seen = SLOTS.filter((slot) => slot in slots).map((slot) => slotHeld(key, slot, slots[slot]));
+    return { key, held: allOf(seen) };
+  });
+}
+
+function descriptorsByTarget(pid: number): Map<string, number> | "hidden" {
+  const view = openDescriptors(pid);
+  if (view.kind === "hidden") return "hidden";
+  if (view.kind === "gone") return new Map();
+  return new Map([...view.targets].map(([descriptor, target]) => [target, descriptor]));
+}
+
+function heldByAnybody(lockspace: Lockspace, path: string, flocks: readonly FlockEntry[]): Known {
+  if (lockspace.evidence === "hidden") return null;
+  try {
+    return flocksOn(flocks, lockspace.device, Deno.lstatSync(path).ino).length > 0;
+  } catch {
+    return null;
+  }
+}
+
+/** All held is held, one missing is missing; otherwise it is not known. */
+function allOf(seen: readonly Known[]): Known {
+  if (seen.includes(false)) return false;
+  return seen.includes(null) ? null : true;
+}

@@ -1,0 +1,74 @@
+import { isCompatible, type LockMode } from "../access.ts";
+import type { Access } from "../access.ts";
+import type { Holder, Known } from "../driver/contract.ts";
+import { identifyProcess, type Life } from "../process/process_identity.ts";
+import { type HolderNote, lifeOfHolder, readNotes } from "./holder_note.ts";
+import type { Lockspace } from "./lockspace.ts";
+import type { SlotEvidence } from "./slot_evidence.ts";
+
+/** The holders of a key, and the notes that could not be read. */
+export interface KeyHolders {
+  holders: Holder[];
+  damaged: string[];
+}
+
+/**
+ * Who holds a key, from its notes and from what the kernel shows. A note whose process is dead is no holder; a
+ * lock without a note is shown by its pid.
+ */
+export function holdersOfKey(
+  lockspace: Lockspace,
+  key: string,
+  evidence: SlotEvidence,
+  host: { id: string; name: string },
+): KeyHolders {
+  if (evidence.state === "free") return { holders: [], damaged: [] };
+  const files = readNotes(lockspace, key);
+  const notes = files.flatMap((file) => file.kind === "note" ? [file.note] : []);
+  const living = notes
+    .map((note) => ({ note, life: lifeOfHolder(note, host.id) }))
+    .filter(({ life }) => life !== "dead");
+  const holders = living.map(({ note, life }) => holderOfNote(note, life));
+  return {
+    holders: holders.length > 0 ? holders : holdersByPid(evidence, host.name),
+    damaged: files.flatMap((file) =>
+      file.kind === "damaged" ? [`note ${file.file} cannot be read: ${file.reason}`] : []
+    ),
+  };
+}
+
+/** The holders that stand in the way of an access. */
+export function blockersOf(holders: readonly Holder[], asked: LockMode): Holder[] {
+  const askedAccess: Access = asked === "exclusive" ? "exclusive" : "shared";
+  const blockers = holders.filter((holder) =>
+    holder.access === null || !isCompatible(holder.access, askedAccess)
+  );
+  return blockers;
+}
+
+function holderOfNote(note: HolderNote, life: Life): Holder {
+  return {
+    uuid: note.guest.uuid,
+    name: note.guest.name,
+    pid: note.process.pid,
+    host: note.host.name,
+    access: note.access,
+    since: note.since,
+    alive: KNOWN_ALIVE[life],
+  };
+}
+
+const KNOWN_ALIVE: Record<Life, Known> = { alive: true, dead: false, unknown: null };
+
+function holdersByPid(evidence: Exclude<SlotEvidence, { state: "free" }>, hostName: string): Holder[] {
+  const pids = [...new Set(evidence.pids)];
+  return pids.map((pid) => ({
+    uuid: null,
+    name: null,
+    pid,
+    host: hostName,
+    access: evidence.state === "exclusive" ? "exclusive" : "shared",
+    since: null,
+    alive: identifyProcess(pid) !== undefined,
+  }));
+}

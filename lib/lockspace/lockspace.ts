@@ -1,0 +1,194 @@
+import { errnoOf, fileError, LockvisorError } from "../errors.ts";
+import { writeThenRename } from "../files/atomic_write.ts";
+import { JsonFields, WrongShape } from "../files/json_shape.ts";
+import { lstatIfPresent, readRecordFile } from "../files/record_file.ts";
+import { hidesLocks, isNetworkFilesystem, mountOf, readMounts } from "../identity/mounts.ts";
+
+/** A directory with lock files, checked and ready for use. */
+export interface Lockspace {
+  /** Without links in it: the kernel names our descriptors' files by this path. */
+  path: string;
+  id: string;
+  /** The device in the form of /proc/locks. */
+  device: string;
+  filesystem: string;
+  /** `network`: a filesystem that other hosts may share. */
+  reach: "host" | "network";
+  /** Whether the kernel's tables show the flocks of this filesystem, or trying is the only evidence. */
+  evidence: "shown" | "hidden";
+}
+
+/** Where a lockspace's path comes from: only the built-in default is made at first use. */
+export interface LockspaceLocation {
+  path: string;
+  origin: "default" | "configured";
+}
+
+const LOCKSPACE_VERSION = 1;
+const MARK = "lockspace.json";
+
+/**
+ * Opens the lockspace, after checking that it is one and that nobody else can write it.
+ * @throws {LockvisorError} `config` when it is missing or was never made by `lockvisor init`, `permission` when
+ * others own it or may write it, `data` when its lockspace.json does not parse
+ */
+export function openLockspace(location: LockspaceLocation, effectiveUid: number): Lockspace {
+  const status = directoryStatus(location.path);
+  if (status === undefined) {
+    if (location.origin === "default") return initLockspace(location.path, effectiveUid).lockspace;
+    throw new LockvisorError(
+      "config",
+      `lockspace ${location.path} does not exist; is its filesystem mounted? make a new one with: lockvisor init ${location.path}`,
+    );
+  }
+  refuseUnsafeDirectory("lockspace", location.path, status, effectiveUid);
+  const path = Deno.realPathSync(location.path);
+  const mark = readMark(path);
+  if (mark === undefined) {
+    if (location.origin === "default" && isEmptyDirectory(path)) {
+      return initLockspace(path, effectiveUid).lockspace;
+    }
+    throw new LockvisorError(
+      "config",
+      `lockspace ${location.path} has no ${MARK}; is its filesystem mounted? make a new lockspace with: lockvisor init ${location.path}`,
+    );
+  }
+  const mount = mountOf(path, readMounts());
+  if (mount === undefined) {
+    throw new LockvisorError(
+      "io",
+      `lockspace ${path} is on no mount of /proc/self/mountinfo; is /proc mounted here?`,
+    );
+  }
+  return {
+    path,
+    id: mark.id,
+    device: kernelDevice(mount.major, mount.minor),
+    filesystem: mount.fstype,
+    reach: isNetworkFilesystem(mount.fstype) ? "network" : "host",
+    evidence: hidesLocks(mount.fstype) ? "hidden" : "shown",
+  };
+}
+
+/** A device as /proc/locks prints it: two hexadecimal numbers of at least two digits. */
+function kernelDevice(major: number, minor: number): string {
+  return `${major.toString(16).padStart(2, "0")}:${minor.toString(16).padStart(2, "0")}`;
+}
+
+/**
+ * Makes a lockspace: the directory, mode 0700, with lockspace.json in it. On one that exists it changes nothing.
+ * @throws {LockvisorError} `data` for a directory with other things in it, `cannot-create`, `permission`
+ */
+export function initLockspace(
+  path: string,
+  effectiveUid: number,
+): { outcome: "created" | "existed"; lockspace: Lockspace } {
+  if (directoryStatus(path) === undefined) {
+    try {
+      Deno.mkdirSync(path, { recursive: true, mode: 0o700 });
+      Deno.chmodSync(path, 0o700); // mkdir's mode is cut by the umask, which may be stricter than we need
+    } catch (error) {
+      throw creationError(path, error);
+    }
+  }
+  refuseUnsafeDirectory("lockspace", path, directoryStatus(path)!, effectiveUid);
+  const location: LockspaceLocation = { path, origin: "configured" };
+  if (readMark(path) !== undefined) {
+    return { outcome: "existed", lockspace: openLockspace(location, effectiveUid) };
+  }
+  if (!isEmptyDirectory(path)) {
+    throw new LockvisorError(
+      "data",
+      `cannot make ${path} a lockspace: it holds other files; name a new or an empty directory`,
+    );
+  }
+  const mark = { version: LOCKSPACE_VERSION, id: crypto.randomUUID(), created: new Date().toISOString() };
+  writeThenRename(`${path}/${MARK}`, JSON.stringify(mark) + "\n", "synced");
+  return { outcome: "created", lockspace: openLockspace(location, effectiveUid) };
+}
+
+function creationError(path: string, error: unknown): LockvisorError {
+  if (["EEXIST", "ENOTDIR", "EISDIR"].includes(errnoOf(error))) {
+    return new LockvisorError("cannot-create", `cannot create ${path}: a component of it is not a directory`);
+  }
+  const cause = fileError(`create the directory ${path}`, error);
+  return cause.code === "permission"
+    ? cause
+    : new LockvisorError("cannot-create", cause.message, { cause: error });
+}
+
+/** What the path names, links followed, or undefined when nothing is there. @throws {LockvisorError} */
+function directoryStatus(path: string): Deno.FileInfo | undefined {
+  try {
+    return Deno.statSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound && lstatIfPresent(path) === undefined) return undefined;
+    if (error instanceof Deno.errors.NotFound) {
+      throw new LockvisorError("config", `${path} is a symbolic link that leads nowhere`);
+    }
+    throw fileError(`look at ${path}`, error);
+  }
+}
+
+/** Refuses a directory of ours that belongs to somebody else or that others may write. */
+export function refuseUnsafeDirectory(
+  what: string,
+  path: string,
+  status: Deno.FileInfo,
+  effectiveUid: number,
+): void {
+  if (!status.isDirectory) throw new LockvisorError("config", `${what} ${path} is not a directory`);
+  if (status.uid !== effectiveUid) {
+    throw new LockvisorError(
+      "permission",
+      `${what} ${path} belongs to uid ${status.uid}, not to uid ${effectiveUid}, who runs this; use one of your own`,
+    );
+  }
+  if ((status.mode! & 0o022) !== 0) {
+    const mode = (status.mode! & 0o7777).toString(8).padStart(4, "0");
+    throw new LockvisorError(
+      "permission",
+      `${what} ${path} may be written by others (mode ${mode}); look who did, then: chmod 0700 ${path}`,
+    );
+  }
+}
+
+function isEmptyDirectory(path: string): boolean {
+  for (const entry of Deno.readDirSync(path)) {
+    // What a killed `init` left of its mark is no reason to refuse.
+    if (!(entry.name.startsWith(`${MARK}.`) && entry.name.endsWith(".tmp"))) return false;
+  }
+  return true;
+}
+
+function readMark(path: string): { id: string } | undefined {
+  const file = readRecordFile(`${path}/${MARK}`);
+  switch (file.kind) {
+    case "absent":
+      return undefined;
+    case "damaged":
+      throw damagedMark(path, file.reason);
+    case "json":
+      try {
+        const fields = new JsonFields(file.value);
+        const version = fields.count("version");
+        if (version > LOCKSPACE_VERSION) {
+          throw new LockvisorError(
+            "config",
+            `lockspace ${path} has version ${version}, made by a newer lockvisor; this one knows version ${LOCKSPACE_VERSION}`,
+          );
+        }
+        return { id: fields.text("id") };
+      } catch (error) {
+        if (error instanceof WrongShape) throw damagedMark(path, error.message);
+        throw error;
+      }
+  }
+}
+
+function damagedMark(path: string, reason: string): LockvisorError {
+  return new LockvisorError(
+    "data",
+    `${path}/${MARK} cannot be read: ${reason}; with no guest running, remove it and run: lockvisor init ${path}`,
+  );
+}

@@ -1,0 +1,136 @@
+import { type Access, isAccess } from "../access.ts";
+import type { CarriedLock, OnLockFailure, ResourceType } from "../driver/contract.ts";
+import { isCount, isText, JsonFields, WrongShape } from "../files/json_shape.ts";
+import { type ProcessIdentity, readProcessIdentity } from "../process/process_identity.ts";
+
+/** The states in a guest's life. */
+export type GuestState =
+  | "starting"
+  | "running"
+  | "paused"
+  | "migrating-out"
+  | "incoming"
+  | "lock-lost"
+  | "stopped";
+
+/** All states, for reading records. */
+export const GUEST_STATES: readonly GuestState[] = [
+  "starting",
+  "running",
+  "paused",
+  "migrating-out",
+  "incoming",
+  "lock-lost",
+  "stopped",
+];
+
+/** The process whose descriptors hold a guest's locks. */
+export interface Carrier extends ProcessIdentity {
+  locks: CarriedLock[];
+}
+
+/** A resource as a guest's record names it. */
+export interface RecordedResource {
+  type: ResourceType;
+  name: string;
+  access: Access;
+  keys: string[];
+}
+
+/** What is written down about a guest: a hint for people and for finding things, never proof. */
+export interface GuestRecord {
+  uuid: string;
+  name: string;
+  id: string | null;
+  plugin: string;
+  state: GuestState;
+  since: string;
+  hostId: string;
+  carriers: [Carrier, ...Carrier[]];
+  /** Keys of the lease that the guest has on itself. */
+  leaseKeys: string[];
+  resources: RecordedResource[];
+  command: string[];
+  qmp: string | null;
+  onLockFailure: OnLockFailure;
+}
+
+const RECORD_VERSION = 1;
+
+/** The record as text for its file. */
+export function formatGuestRecord(record: GuestRecord): string {
+  return JSON.stringify({ version: RECORD_VERSION, ...record }) + "\n";
+}
+
+/** Reads a record's JSON. @throws {WrongShape} naming the first field that is not as it should be */
+export function parseGuestRecord(value: unknown): GuestRecord {
+  const fields = new JsonFields(value);
+  if (fields.count("version") !== RECORD_VERSION) throw new WrongShape("its version is not known here");
+  const [first, ...others] = fields.list("carriers", readCarrier);
+  if (first === undefined) throw new WrongShape(`field "carriers" of it is empty`);
+  return {
+    uuid: fields.text("uuid"),
+    name: fields.text("name"),
+    id: fields.optionalText("id") ?? null,
+    plugin: fields.text("plugin"),
+    state: fields.get("state", isGuestState, "a state"),
+    since: fields.text("since"),
+    hostId: fields.text("hostId"),
+    carriers: [first, ...others],
+    leaseKeys: fields.list("leaseKeys", readKey),
+    resources: fields.list("resources", readResource),
+    command: fields.list("command", readText),
+    qmp: fields.optionalText("qmp") ?? null,
+    onLockFailure: fields.get("onLockFailure", isOnLockFailure, "pause, kill or ignore"),
+  };
+}
+
+/** Whether a text names an action on a lost lock. */
+export function isOnLockFailure(value: unknown): value is OnLockFailure {
+  return value === "pause" || value === "kill" || value === "ignore";
+}
+
+function isGuestState(value: unknown): value is GuestState {
+  return (GUEST_STATES as readonly unknown[]).includes(value);
+}
+
+function readText(value: unknown): string {
+  if (!isText(value)) throw new WrongShape("a text is missing");
+  return value;
+}
+
+function readKey(value: unknown): string {
+  if (!isText(value) || !/^[0-9a-f]{64}$/.test(value)) {
+    throw new WrongShape("a key is not 64 hexadecimal digits");
+  }
+  return value;
+}
+
+function readCarrier(value: unknown): Carrier {
+  return { ...readProcessIdentity(value), locks: new JsonFields(value, "a carrier").list("locks", readLock) };
+}
+
+function readLock(value: unknown): CarriedLock {
+  const fields = new JsonFields(value, "a lock");
+  const slots = fields.object("slots");
+  const lock: CarriedLock = { key: readKey(fields.text("key")), slots: {} };
+  for (const slot of ["a", "b"] as const) {
+    const number = slots.get(slot, isOptionalCount, "a descriptor's number");
+    if (number !== undefined) lock.slots[slot] = number;
+  }
+  return lock;
+}
+
+function isOptionalCount(value: unknown): value is number | undefined {
+  return value === undefined || isCount(value);
+}
+
+function readResource(value: unknown): RecordedResource {
+  const fields = new JsonFields(value, "a resource");
+  return {
+    type: fields.get("type", (type) => type === "disk" || type === "lease", "disk or lease"),
+    name: fields.text("name"),
+    access: fields.get("access", isAccess, "an access"),
+    keys: fields.list("keys", readKey),
+  };
+}

@@ -1,0 +1,149 @@
+import { fileError, LockvisorError } from "../errors.ts";
+import { removeIfPresent, writeThenRename } from "../files/atomic_write.ts";
+import { WrongShape } from "../files/json_shape.ts";
+import { isPresent } from "../files/presence.ts";
+import { readRecordFile } from "../files/record_file.ts";
+import { uuidOfName } from "../identity/key.ts";
+import { refuseUnsafeDirectory } from "../lockspace/lockspace.ts";
+import { lifeOf } from "../process/process_identity.ts";
+import { formatGuestRecord, type GuestRecord, parseGuestRecord } from "./guest_record.ts";
+
+/** What stands in a record's file. */
+export type RecordEntry =
+  | { kind: "record"; record: GuestRecord }
+  | { kind: "damaged"; uuid: string; file: string; reason: string };
+
+/** The records of this host's guests, `<runtime>/guests/<uuid>.json`. */
+export class GuestStore {
+  readonly #runtimeDir: string;
+  readonly #directory: string;
+
+  constructor(runtimeDir: string) {
+    this.#runtimeDir = runtimeDir;
+    this.#directory = `${runtimeDir}/guests`;
+  }
+
+  /** Makes the directories if need be. @throws {LockvisorError} when others may write them */
+  prepare(effectiveUid: number): void {
+    for (const directory of [this.#runtimeDir, this.#directory]) {
+      try {
+        if (!isPresent(directory)) Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
+      } catch (error) {
+        throw fileError(`create the runtime directory ${directory}`, error);
+      }
+      refuseUnsafeDirectory("runtime directory", directory, Deno.statSync(directory), effectiveUid);
+    }
+  }
+
+  /** All records. The directory need not exist. */
+  list(): RecordEntry[] {
+    let names: string[];
+    try {
+      names = Array.from(Deno.readDirSync(this.#directory), (entry) => entry.name);
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return [];
+      throw fileError(`read the directory ${this.#directory}`, error);
+    }
+    const uuids = names.flatMap((name) => /^([0-9a-f-]{36})\.json$/.exec(name)?.[1] ?? []);
+    return uuids.sort().flatMap((uuid) => this.read(uuid) ?? []);
+  }
+
+  /** One guest's record, or undefined when there is none. */
+  read(uuid: string): RecordEntry | undefined {
+    const file = this.#file(uuid);
+    const content = readRecordFile(file);
+    if (content.kind === "absent") return undefined;
+    if (content.kind === "damaged") return { kind: "damaged", uuid, file, reason: content.reason };
+    try {
+      const record = parseGuestRecord(content.value);
+      if (record.uuid !== uuid) throw new WrongShape("it speaks of another guest");
+      return { kind: "record", record };
+    } catch (error) {
+      if (error instanceof WrongShape) return { kind: "damaged", uuid, file, reason: error.message };
+      throw error;
+    }
+  }
+
+  /**
+   * Writes the record of a guest that has just got its locks. Names are unique among the guests that live.
+   * @throws {LockvisorError} `locked` when the name, or for a driver without locks the guest, is running already
+   */
+  claim(record: GuestRecord): void {
+    this.#exclusively(() => {
+      const byName = uuidOfName(record.name);
+      const rivals = [record.uuid, byName, this.#aliased(byName)];
+      for (const uuid of new Set(rivals.filter((uuid) => uuid !== undefined))) {
+        const entry = this.read(uuid);
+        if (entry?.kind === "record") refuseRival(entry.record, record);
+      }
+      writeThenRename(this.#file(record.uuid), formatGuestRecord(record));
+      if (record.uuid !== byName) writeThenRename(this.#aliasFile(byName), record.uuid);
+    });
+  }
+
+  /** Takes a guest's record away if it still is the one of this process. */
+  remove(record: GuestRecord): void {
+    this.#exclusively(() => {
+      const entry = this.read(record.uuid);
+      if (entry?.kind !== "record" || !isSameStart(entry.record, record)) return;
+      removeIfPresent(this.#file(record.uuid));
+      const byName = uuidOfName(record.name);
+      if (this.#aliased(byName) === record.uuid) removeIfPresent(this.#aliasFile(byName));
+    });
+  }
+
+  #file(uuid: string): string {
+    return `${this.#directory}/${uuid}.json`;
+  }
+
+  /** The file that leads from a name to a guest whose UUID was not made from it. */
+  #aliasFile(byName: string): string {
+    return `${this.#directory}/${byName}.name`;
+  }
+
+  #aliased(byName: string): string | undefined {
+    const file = this.#aliasFile(byName);
+    if (!isPresent(file)) return undefined;
+    try {
+      const uuid = Deno.readTextFileSync(file);
+      return /^[0-9a-f-]{36}$/.test(uuid) ? uuid : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Runs an action while no other lockvisor on this host changes records. The kernel ends this with us. */
+  #exclusively(action: () => void): void {
+    const path = `${this.#runtimeDir}/guests.lock`;
+    let file: Deno.FsFile;
+    try {
+      file = Deno.openSync(path, { read: true, write: true, create: true, mode: 0o600 });
+    } catch (error) {
+      throw fileError(`open ${path}`, error);
+    }
+    try {
+      file.lockSync(true);
+      action();
+    } finally {
+      file.close();
+    }
+  }
+}
+
+function isSameStart(one: GuestRecord, other: GuestRecord): boolean {
+  const [a, b] = [one.carriers[0], other.carriers[0]];
+  return a.pid === b.pid && a.startTime === b.startTime && a.bootId === b.bootId;
+}
+
+function refuseRival(rival: GuestRecord, record: GuestRecord): void {
+  const [carrier] = rival.carriers;
+  const clash = rival.uuid === record.uuid ? `guest ${rival.uuid}` : `a guest named "${record.name}"`;
+  if (rival.uuid !== record.uuid && rival.name !== record.name) return;
+  if (isSameStart(rival, record) || lifeOf(carrier) === "dead") return;
+  const text = rival.uuid === record.uuid
+    ? `${clash} is running already as "${rival.name}" (pid ${carrier.pid}, since ${rival.since})`
+    : `${clash} is running already (uuid ${rival.uuid}, pid ${carrier.pid}, since ${rival.since}); names are unique on a host`;
+  throw new LockvisorError("locked", text, {
+    details: { holder: { uuid: rival.uuid, name: rival.name, pid: carrier.pid, since: rival.since } },
+  });
+}

@@ -1,0 +1,112 @@
+import type { Access } from "../access.ts";
+import type { Driver, Known, LockEvidence, ResourceType } from "../driver/contract.ts";
+import type { Life } from "../process/process_identity.ts";
+import { lifeOf } from "../process/process_identity.ts";
+import type { GuestRecord, GuestState } from "./guest_record.ts";
+import type { GuestStore, RecordEntry } from "./guest_store.ts";
+
+/** A guest as `status` shows it: the record's words, the kernel's facts. */
+export interface GuestView {
+  uuid: string;
+  name: string;
+  id: string | null;
+  state: GuestState;
+  plugin: string;
+  pid: number;
+  since: string;
+  resources: { type: ResourceType; name: string; access: Access; keys: string[]; locked: Known }[];
+}
+
+/** A guest's view with how many of its keys, the lease on itself included, the kernel shows as held. */
+export interface ObservedGuest {
+  view: GuestView;
+  locks: { held: number; unknown: number; total: number };
+}
+
+/** All guests that live, and what could not be read. */
+export interface HostView {
+  guests: ObservedGuest[];
+  damaged: Extract<RecordEntry, { kind: "damaged" }>[];
+}
+
+/** What to do with a record: keep it, or drop it since neither its process lives nor its own lease is held. */
+export function verdictOnRecord(life: Life, leaseHeld: Known): "keep" | "drop" {
+  return life === "dead" && leaseHeld === false ? "drop" : "keep";
+}
+
+/**
+ * Looks at every guest of this host. Records of guests that are gone are taken away on the way.
+ * @param driverOf the driver of a plugin's name, or undefined for one that is not to be had
+ */
+export function observeHost(store: GuestStore, driverOf: (plugin: string) => Driver | undefined): HostView {
+  const damaged: HostView["damaged"] = [];
+  const living: GuestRecord[] = [];
+  for (const entry of store.list()) {
+    if (entry.kind === "damaged") {
+      damaged.push(entry);
+      continue;
+    }
+    const { record } = entry;
+    const life = lifeOf(record.carriers[0]);
+    // Only a dead process asks for a look at the lease: a guest that forked lives on in its child.
+    const leaseHeld = life === "dead" ? driverOf(record.plugin)?.isHeld(record.leaseKeys) ?? null : null;
+    if (verdictOnRecord(life, leaseHeld) === "drop") store.remove(record);
+    else living.push(record);
+  }
+  return { guests: living.map((record) => observeGuest(record, driverOf(record.plugin))), damaged };
+}
+
+function observeGuest(record: GuestRecord, driver: Driver | undefined): ObservedGuest {
+  const claims = record.carriers.map(({ pid, locks }) => ({ pid, locks }));
+  const evidence = driver?.evidence(claims).flat() ?? [];
+  return { view: viewOf(record, evidence, shownState(record)), locks: countLocks(evidence) };
+}
+
+/** A record says `starting` until somebody looks: once the process is another program, the guest runs. */
+function shownState(record: GuestRecord): GuestState {
+  if (record.state !== "starting") return record.state;
+  return isStillLockvisor(record.carriers[0].pid) ? "starting" : "running";
+}
+
+function isStillLockvisor(pid: number): boolean {
+  try {
+    return Deno.readLinkSync(`/proc/${pid}/exe`) === Deno.execPath();
+  } catch {
+    return false;
+  }
+}
+
+/** The view of a guest, as a function of its record and of what the kernel shows of its keys. */
+export function viewOf(record: GuestRecord, evidence: readonly LockEvidence[], state: GuestState): GuestView {
+  const heldByKey = new Map(evidence.map(({ key, held }) => [key, held]));
+  return {
+    uuid: record.uuid,
+    name: record.name,
+    id: record.id,
+    state,
+    plugin: record.plugin,
+    pid: record.carriers[0].pid,
+    since: record.since,
+    resources: record.resources.map(({ type, name, access, keys }) => ({
+      type,
+      name,
+      access,
+      keys,
+      locked: lockedOf(keys.map((key) => heldByKey.has(key) ? heldByKey.get(key)! : false)),
+    })),
+  };
+}
+
+/** Locked when every key is; not, when one is not or there is none; otherwise unknown. */
+function lockedOf(held: readonly Known[]): Known {
+  if (held.length === 0 || held.includes(false)) return false;
+  return held.includes(null) ? null : true;
+}
+
+function countLocks(evidence: readonly LockEvidence[]): ObservedGuest["locks"] {
+  return {
+    held: evidence.filter(({ held }) => held === true).length,
+    unknown: evidence.filter(({ held }) => held === null).length,
+    total: evidence.length,
+  };
+}

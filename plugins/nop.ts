@@ -1,0 +1,50 @@
+import type {
+  AcquireOutcome,
+  CarrierClaim,
+  Driver,
+  DriverDefinition,
+  Forecast,
+  Guest,
+  Inspection,
+  Known,
+  LockEvidence,
+  ResolvedResource,
+} from "../lib/driver/contract.ts";
+
+/** The driver that takes no locks: guests are recorded, nothing is refused. */
+class NopDriver implements Driver {
+  acquire(): Promise<AcquireOutcome> {
+    return Promise.resolve({
+      outcome: "granted",
+      hold: { locks: [], leaseKeys: [], makeInheritable() {}, giveBack() {} },
+    });
+  }
+
+  forecast(_guest: Guest | undefined, resources: readonly ResolvedResource[]): Forecast[] {
+    return resources.map((resource) => ({ resource, verdict: "skipped", holders: [] }));
+  }
+
+  inspect(): Inspection {
+    return { locked: false, generation: null, holders: [], warnings: [] };
+  }
+
+  evidence(claims: readonly CarrierClaim[]): LockEvidence[][] {
+    return claims.map(() => []);
+  }
+
+  isHeld(): Known {
+    return false;
+  }
+
+  keysOf(): string[] {
+    return [];
+  }
+}
+
+const definition: DriverDefinition = {
+  name: "nop",
+  capabilities: { resources: ["disk", "lease"], hotplug: false, migration: false, pause: false },
+  create: () => new NopDriver(),
+};
+
+export default definition;

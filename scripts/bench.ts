@@ -1,0 +1,29 @@
+import { join } from "node:path";
+import { compileLockvisor, compileProgram } from "./compile.ts";
+import { runScript } from "./failure.ts";
+import { BINARY, CACHE, ROOT } from "./project.ts";
+
+/** A program without a line of code, built as lockvisor is: what remains to be compared is lockvisor's own work. */
+const EMPTY_BINARY = join(CACHE, "empty");
+
+async function compileEmpty(): Promise<void> {
+  using stack = new DisposableStack();
+  const entry = Deno.makeTempFileSync({ prefix: "lockvisor-empty-", suffix: ".ts" });
+  stack.defer(() => Deno.removeSync(entry));
+  await compileProgram({ entry, output: EMPTY_BINARY });
+}
+
+async function main(): Promise<number> {
+  // Both anew, so that both come from the same Deno by the same way.
+  await compileLockvisor("always");
+  await compileEmpty();
+  const { code } = await new Deno.Command(Deno.execPath(), {
+    args: ["bench", "--allow-all", "--no-check", ...Deno.args, "tests/bench/"],
+    cwd: ROOT,
+    env: { LOCKVISOR_BINARY: BINARY, LOCKVISOR_EMPTY_BINARY: EMPTY_BINARY },
+    stdin: "null",
+  }).spawn().status;
+  return code;
+}
+
+if (import.meta.main) await runScript("bench", main);

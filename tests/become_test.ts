@@ -1,0 +1,189 @@
+import assert from "node:assert/strict";
+import { flockedFiles, snapshot } from "./support/kernel.ts";
+import { qemuCommand } from "./support/qemu.ts";
+import { until } from "./support/until.ts";
+import { BINARY, World } from "./support/world.ts";
+
+/** What a shell sees of itself: signals, descriptors, environment, working directory, limits, umask. */
+const SELF_PORTRAIT = `
+  grep -E '^(Sig|Shd|Umask|Threads|NoNewPrivs|Seccomp|Cap|CoreDumping|Groups|Uid|Gid)' /proc/$$/status | grep -v SigCgt | grep -v SigQ
+  for fd in /proc/$$/fd/*; do echo "\${fd##*/} $(readlink "$fd" | sed 's/[0-9][0-9]*//g')"; done | grep -v lockspace
+  env | sort; pwd; ulimit -S -a; ulimit -H -a
+  cat /proc/$$/oom_score_adj /proc/$$/coredump_filter /proc/$$/personality /proc/$$/timerslack_ns /proc/$$/cgroup
+`;
+
+Deno.test("the command sees no trace of the runtime", async () => {
+  await using world = await World.create();
+  const disk = await world.disk("a");
+  const with_ = await world.run(["run", "--name", "vm1", "--disk", disk, "--", "sh", "-c", SELF_PORTRAIT]);
+  const without = await world.execute("sh", ["-c", SELF_PORTRAIT]);
+  assert.equal(with_.code, 0, with_.stderr);
+  assert.equal(with_.stdout, without.stdout);
+  assert.equal(with_.stderr, "");
+});
+
+Deno.test("the command has the locks' descriptors and no other more", async () => {
+  await using world = await World.create();
+  const disk = await world.disk("a");
+  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", disk, "--", "sleep", "60"]);
+  const open = Array.from(Deno.readDirSync(`/proc/${guest.pid}/fd`), (entry) => Number(entry.name)).sort();
+  const locks = flockedFiles(guest.pid);
+  assert.equal(locks.length, 6);
+  assert.equal(open.length, 3 + 6, "standard streams and locks");
+});
+
+Deno.test("the command keeps pid, exit status, arguments and streams", async () => {
+  await using world = await World.create();
+  const script = `printf '%s|' "$@"; cat; echo err >&2; exit 7`;
+  const args = ["a b", "", "--", "--json", "ü", "$HOME", "new\nline"];
+  const result = await world.run(["run", "--name", "vm1", "--", "sh", "-c", script, "sh", ...args], {
+    stdin: "given",
+  });
+  assert.equal(result.code, 7);
+  assert.equal(result.stdout, args.map((argument) => argument + "|").join("") + "given");
+  assert.equal(result.stderr, "err\n");
+  const guest = await world.startRunning([
+    "run",
+    "--name",
+    "vm1",
+    "--",
+    "sh",
+    "-c",
+    "echo $$; exec sleep 60",
+  ]);
+  await guest.kill();
+  assert.equal((await guest.finished()).stdout, `${guest.pid}\n`);
+});
+
+Deno.test("a QEMU guest has the threads and the memory that it has without us", async () => {
+  await using world = await World.create();
+  const disk = await world.qcow2("a.qcow2");
+  const guest = await world.startRunning([
+    "run",
+    "--name",
+    "vm1",
+    "--disk",
+    disk,
+    "--",
+    ...qemuCommand(disk),
+  ]);
+  const mapped = (pid: number) => Deno.readTextFileSync(`/proc/${pid}/maps`);
+  const counted = (pid: number) => {
+    const status = Deno.readTextFileSync(`/proc/${pid}/status`);
+    return {
+      threads: Number(/^Threads:\s+(\d+)/m.exec(status)?.[1]),
+      residentKiB: Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1]),
+    };
+  };
+  const other = await world.qcow2("b.qcow2");
+  const [program, ...args] = qemuCommand(other) as [string, ...string[]];
+  const plain = new Deno.Command(program, { args, stdin: "null", stdout: "null", stderr: "null" }).spawn();
+  try {
+    const settled = (pid: number) =>
+      until(`QEMU ${pid} is up`, () => {
+        try {
+          return Deno.readLinkSync(`/proc/${pid}/exe`).includes("qemu") && counted(pid).threads >= 3;
+        } catch {
+          return false;
+        }
+      });
+    await Promise.all([settled(guest.pid), settled(plain.pid)]);
+    assert.doesNotMatch(mapped(guest.pid), /lockvisor|libdl.*deno/);
+    let [ours, theirs] = [counted(guest.pid), counted(plain.pid)];
+    await until("both have the same threads and memory", () => {
+      [ours, theirs] = [counted(guest.pid), counted(plain.pid)];
+      return ours.threads === theirs.threads &&
+        Math.abs(ours.residentKiB - theirs.residentKiB) < theirs.residentKiB / 20;
+    });
+    assert.equal(ours.threads, theirs.threads);
+  } finally {
+    plain.kill("SIGKILL");
+    await plain.status;
+  }
+});
+
+Deno.test("a command that cannot be run leaves nothing behind", async () => {
+  await using world = await World.create();
+  const disk = await world.disk("a");
+  await Deno.writeTextFile(`${world.directory}/text`, "x");
+  const before = snapshot(world.lockspace);
+  const missing = await world.run(["run", "--name", "vm1", "--disk", disk, "--", "/no/such/command"]);
+  assert.equal(missing.code, 127);
+  assert.match(missing.stderr, /^lockvisor: cannot run \/no\/such\/command: there is no such command/);
+  const text = await world.run(["run", "--name", "vm1", "--disk", disk, "--", `${world.directory}/text`]);
+  assert.equal(text.code, 126);
+  assert.deepEqual(snapshot(world.lockspace), before);
+});
+
+Deno.test("a command that the kernel refuses gives the locks back", async () => {
+  await using world = await World.create();
+  const disk = await world.disk("a");
+  const broken = `${world.directory}/broken`;
+  // An ELF header for no machine at all: it looks executable until execve(2) reads it.
+  await Deno.writeFile(broken, new Uint8Array([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1, ...Array(57).fill(0)]), {
+    mode: 0o755,
+  });
+  const result = await world.run(["run", "--name", "vm1", "--disk", disk, "--", broken]);
+  assert.equal(result.code, 126, result.stderr);
+  assert.match(result.stderr, /all locks were given back/);
+  assert.equal((await world.run(["status", "--json"])).stdout, '{"guests":[]}\n');
+  const inspected = JSON.parse((await world.run(["inspect", "--json", disk])).stdout);
+  assert.deepEqual([inspected.locked, inspected.holders], [false, []]);
+});
+
+Deno.test("commands that lose the locks are refused with the order that works", async () => {
+  await using world = await World.create();
+  const cases: [string[], RegExp][] = [
+    [["sudo", "qemu"], /sudo closes inherited descriptors.*setpriv/],
+    [["/usr/bin/sudo", "-u", "qemu", "x"], /sudo/],
+    [["env", "A=1", "nice", "-n", "5", "doas", "x"], /doas/],
+    [["systemd-run", "qemu"], /systemd-run --scope/],
+    [["docker", "run", "image"], /inside the container/],
+    [["podman", "--log-level=debug", "run", "image"], /inside the container/],
+  ];
+  for (const [command, text] of cases) {
+    const result = await world.run(["run", "--name", "vm1", "--", ...command]);
+    assert.equal(result.code, 64, command.join(" "));
+    assert.match(result.stderr, text);
+  }
+  await Deno.writeTextFile(`${world.directory}/sudo`, "#!/bin/sh\necho ran\n", { mode: 0o755 });
+  const forced = await world.run([
+    "run",
+    "--force-command",
+    "--name",
+    "vm1",
+    "--",
+    `${world.directory}/sudo`,
+  ]);
+  assert.equal(forced.stdout, "ran\n");
+});
+
+Deno.test("no command of the program opens a network socket", async () => {
+  await using world = await World.create();
+  const disk = await world.disk("a");
+  const commands = [
+    ["version"],
+    ["--help"],
+    ["init", `${world.directory}/other`],
+    ["run", "--name", "vm1", "--disk", disk, "--", "true"],
+    ["status", "--json"],
+    ["inspect", disk],
+    ["check", "--disk", disk],
+  ];
+  for (const command of commands) {
+    const log = `${world.directory}/trace`;
+    const traced = await world.execute("strace", [
+      "-f",
+      "-o",
+      log,
+      "-e",
+      "trace=socket,connect,bind",
+      BINARY,
+      ...command,
+    ]);
+    assert.equal(traced.code, 0, `${command}: ${traced.stderr}`);
+    const trace = await Deno.readTextFile(log);
+    assert.match(trace, /exited with 0/, "strace saw the end");
+    assert.doesNotMatch(trace, /socket\(|connect\(|bind\(/, command.join(" "));
+  }
+});
