@@ -30,7 +30,7 @@ import { slotPath } from "../lib/lockspace/slot.ts";
 import { observeKey, type SlotEvidence } from "../lib/lockspace/slot_evidence.ts";
 import { ownDescriptorNumbers, refuseTooManyLocks } from "../lib/process/descriptor_numbers.ts";
 import { type FlockEntry, kernelFlocks } from "../lib/process/descriptors.ts";
-import { identifyProcess } from "../lib/process/process_identity.ts";
+import { identifySelf } from "../lib/process/process_identity.ts";
 
 /**
  * How long a refusal without a name is tried again, in milliseconds: whoever holds the key but has left no note
@@ -197,14 +197,10 @@ class SyncManager implements Driver {
   }
 
   #noteFor(guest: Guest): Omit<HolderNote, "access" | "resource"> {
-    const process = identifyProcess(Deno.pid);
-    if (process === undefined) {
-      throw new LockvisorError("internal", "this process is not to be found under /proc");
-    }
     return {
       guest: { uuid: guest.uuid, name: guest.name, id: guest.id },
       host: this.#config.host,
-      process,
+      process: identifySelf(),
       since: new Date().toISOString().replace(/\.\d+Z$/, "Z"),
       plugin: definition.name,
       qmp: guest.qmp,

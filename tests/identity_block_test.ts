@@ -3,7 +3,7 @@ import { dirname, relative } from "node:path";
 import { LockvisorError } from "../lib/errors.ts";
 import { decodeDevice, readBlockDevice } from "../lib/identity/block_device.ts";
 import { blockIdentity, isNetworkDevice } from "../lib/identity/block_name.ts";
-import type { BlockFacts, DiskFacts } from "../lib/identity/disk_facts.ts";
+import { type BlockFacts, type DiskFacts, diskFacts } from "../lib/identity/disk_facts.ts";
 import { identitiesOf, isOnNetworkStorage } from "../lib/identity/resource.ts";
 
 const HOST = "hv1";
@@ -83,7 +83,7 @@ Deno.test("device number: as makedev(3) lays it out, beyond 32 bits too", () => 
     const [major, minor] of [[8n, 0n], [8n, 17n], [259n, 3n], [253n, 256n], [253n, 1048575n], [
       4095n,
       0xffffffn,
-    ]]
+    ], [8193n, 5n]]
   ) {
     const decoded = decodeDevice(Number(encode(major!, minor!)));
     assert.deepEqual(decoded, { major: Number(major), minor: Number(minor) });
@@ -184,6 +184,7 @@ Deno.test("multipath: the same disk as each of its paths, partitions included", 
   sysfs.add("8:0", path(1, "sda"), { "device/wwid": "naa.1" })
     .add("8:1", `${path(1, "sda")}/sda1`, { partition: "1" })
     .add("8:16", path(2, "sdb"), { "device/wwid": "naa.1" })
+    .add("8:19", `${path(2, "sdb")}/sdb3`, { partition: "3" })
     .add("253:0", "virtual/block/dm-0", { "dm/uuid": "mpath-3600" })
     .add("253:1", "virtual/block/dm-1", { "dm/uuid": "part1-mpath-3600" })
     .add("253:2", "virtual/block/dm-2", { "dm/uuid": "part2-mpath-3600" })
@@ -192,16 +193,18 @@ Deno.test("multipath: the same disk as each of its paths, partitions included", 
     "dm:mpath-3600",
     "dm:mpath-3600:part1",
     "dm:mpath-3600:part2",
+    "dm:mpath-3600:part3",
     "wwid:naa.1",
     "wwid:naa.1:part1",
     "wwid:naa.1:part2",
+    "wwid:naa.1:part3",
   ];
   for (const number of ["8:0", "8:16", "253:0"]) assert.deepEqual(sysfs.texts(number), whole, number);
   const first = ["dm:mpath-3600:part1", "wwid:naa.1:part1", "~dm:mpath-3600", "~wwid:naa.1"];
   for (const number of ["8:1", "253:1"]) assert.deepEqual(sysfs.texts(number), first, number);
   assert.equal(exclude(first, sysfs.texts("253:2")), false);
   for (const number of ["8:0", "8:1", "253:0", "253:1"]) {
-    assert.equal(sysfs.read(number).network, true, number);
+    assert.equal(isOnNetworkStorage(sysfs.facts(number)), true, number);
   }
 });
 
@@ -229,6 +232,24 @@ Deno.test("loop device in sysfs: its backing file; beneath a volume: shared", ()
   const volume = { ...sysfs.facts("253:0"), backingBeneath: [backing] };
   assert.deepEqual(textsOf(volume), ["dm:LVM-a", "~uri:x"]);
   assert.equal(isOnNetworkStorage(volume), true);
+});
+
+Deno.test("volume on a loop device: the backing file is locked shared", () => {
+  if (Deno.uid() !== 0) throw new Error("this test makes a device node and must be run as root");
+  using sysfs = new MadeUpSysfs();
+  const image = `${sysfs.root}/image`;
+  Deno.writeTextFileSync(image, "");
+  sysfs.add("7:0", "virtual/block/loop0", { "loop/backing_file": image })
+    .add("253:0", "virtual/block/dm-0", { "dm/uuid": "LVM-a" }).stack("dm-0", "loop0");
+  const node = `${sysfs.root}/node`;
+  const { success } = new Deno.Command("mknod", { args: [node, "b", "253", "0"] }).outputSync();
+  assert.ok(success, "mknod failed");
+  const { dev, ino } = Deno.statSync(image);
+  assert.deepEqual(textsOf(diskFacts(node, { storage: [], sysfs: sysfs.root })), [
+    "dm:LVM-a",
+    `~inode:hv1:${dev}:${ino}`,
+    `~path:hv1:${Deno.realPathSync(image)}`,
+  ]);
 });
 
 Deno.test("block device: one that the kernel does not know is an error", () => {

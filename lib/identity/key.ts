@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { sha256Hex } from "./digest.ts";
 
 export { isUuid, normaliseUuid, uuidOfName } from "./uuid.ts";
 
@@ -22,7 +22,7 @@ export interface Identity {
 
 /** The key of an identity text: its SHA-256 as 64 lower-case hexadecimal digits. */
 export function keyOf(text: string): string {
-  return createHash("sha256").update(text).digest("hex");
+  return sha256Hex(text);
 }
 
 /** An identity with its key. */

@@ -81,6 +81,7 @@ function parseLine(line: string): Mount | undefined {
 
 /** Undoes the kernel's escapes: space, tab, line break, backslash and `#` come as `\` and three octal digits. */
 export function unescapeOctal(text: string): string {
+  if (!text.includes("\\")) return text;
   return text.replace(/\\([0-3][0-7]{2})/g, (_, digits: string) => String.fromCharCode(parseInt(digits, 8)));
 }
 

@@ -1,6 +1,6 @@
-import { createHash } from "node:crypto";
 import { LockvisorError } from "../errors.ts";
 import { absolutePath } from "./absolute_path.ts";
+import { sha256Hex } from "./digest.ts";
 import { parseRbdName, rbdName } from "./rbd_name.ts";
 import { normalHost, normalPath, parseUri, percentDecode, percentEncode, type Uri } from "./uri.ts";
 
@@ -189,9 +189,7 @@ function readSsh(text: string, scheme: string): NetworkDisk {
 function readWeb(text: string, scheme: string): NetworkDisk {
   const uri = uriOf(text, scheme);
   const host = hostOf(uri, scheme);
-  const query = uri.query === ""
-    ? ""
-    : `?sha256=${createHash("sha256").update(uri.query).digest("hex").slice(0, 32)}`;
+  const query = uri.query === "" ? "" : `?sha256=${sha256Hex(uri.query).slice(0, 32)}`;
   return server(`${scheme}://${host}${portOf(uri, scheme)}${normalPath(uri.path)}${query}`, host);
 }
 

@@ -96,7 +96,7 @@ function everyIdentity(facts: DiskFacts, hostId: string): Identity[] {
   // writes a partition exclude each other. What it is made out of is locked shared.
   return [
     ...own,
-    
+    ...texts(inside).map((text) => identity(text)),
     ...texts(beneath).map((text) => identity(text, "containing")),
     ...facts.backingBeneath.flatMap((backing) => everyIdentity(backing, hostId))
       .map((each): Identity => ({ ...each, scope: "containing" })),

@@ -1,5 +1,5 @@
-import { createHash } from "node:crypto";
 import { LockvisorError } from "../errors.ts";
+import { sha1 } from "./digest.ts";
 
 /**
  * The namespace of UUIDs made from guest names: the UUIDv5 of `lockvisor` in the DNS namespace
@@ -18,12 +18,20 @@ export function uuidOfName(name: string): string {
 
 /** UUID version 5 (RFC 9562, 5.5): SHA-1 over the namespace's 16 bytes and the name in UTF-8. */
 export function uuidVersion5(namespace: string, name: string): string {
-  const bytes = createHash("sha1").update(namespace.replaceAll("-", ""), "hex").update(name).digest()
-    .subarray(0, 16);
+  const bytes = sha1(new Uint8Array([...bytesOf(namespace), ...new TextEncoder().encode(name)])).subarray(
+    0,
+    16,
+  );
   bytes[6] = (bytes[6]! & 0x0f) | 0x50;
   bytes[8] = (bytes[8]! & 0x3f) | 0x80;
-  const digits = bytes.toString("hex");
+  const digits = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
   return [8, 12, 16, 20, 32].map((end, index) => digits.slice([0, 8, 12, 16, 20][index], end)).join("-");
+}
+
+/** The 16 bytes of a UUID. */
+function bytesOf(uuid: string): number[] {
+  const digits = uuid.replaceAll("-", "");
+  return Array.from({ length: 16 }, (_, index) => parseInt(digits.slice(2 * index, 2 * index + 2), 16));
 }
 
 /** Whether a text is a UUID in the usual form, 8-4-4-4-12 digits in either case, and not the nil UUID. */

@@ -35,7 +35,7 @@ export function notePath(lockspace: Lockspace, key: string, hostId: string, gues
 export function writeNote(lockspace: Lockspace, key: string, note: HolderNote): void {
   ensureKeyDirectory(lockspace, key);
   const text = JSON.stringify({ version: NOTE_VERSION, ...note }) + "\n";
-  writeThenRename(notePath(lockspace, key, note.host.id, note.guest.uuid), text);
+  writeThenRename(notePath(lockspace, key, note.host.id, note.guest.uuid), text, { replacing: "stale" });
 }
 
 /** Takes a guest's own note away. */

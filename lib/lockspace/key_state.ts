@@ -1,7 +1,6 @@
 import { fileError, LockvisorError } from "../errors.ts";
 import { writeThenRename } from "../files/atomic_write.ts";
 import { JsonFields, WrongShape } from "../files/json_shape.ts";
-import { isPresent } from "../files/presence.ts";
 import { lstatIfPresent, readRecordFile } from "../files/record_file.ts";
 import type { Lockspace } from "./lockspace.ts";
 
@@ -22,7 +21,7 @@ export function keyDirectory(lockspace: Lockspace, key: string): string {
 /** Makes the key's directory if need be. @throws {LockvisorError} `data` when something else is in its place */
 export function ensureKeyDirectory(lockspace: Lockspace, key: string): string {
   const path = keyDirectory(lockspace, key);
-  const status = isPresent(path) ? lstatIfPresent(path) : undefined;
+  const status = lstatIfPresent(path);
   if (status === undefined) {
     try {
       Deno.mkdirSync(path, { mode: 0o700 });
@@ -84,5 +83,5 @@ export function writeKeyState(
 ): void {
   const path = `${ensureKeyDirectory(lockspace, key)}/state.json`;
   const text = JSON.stringify({ version: STATE_VERSION, ...state }) + "\n";
-  writeThenRename(path, text, history === "first" ? "synced" : "buffered");
+  writeThenRename(path, text, { durability: history === "first" ? "synced" : "buffered" });
 }

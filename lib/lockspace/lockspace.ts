@@ -103,7 +103,7 @@ export function initLockspace(
     );
   }
   const mark = { version: LOCKSPACE_VERSION, id: crypto.randomUUID(), created: new Date().toISOString() };
-  writeThenRename(`${path}/${MARK}`, JSON.stringify(mark) + "\n", "synced");
+  writeThenRename(`${path}/${MARK}`, JSON.stringify(mark) + "\n", { durability: "synced" });
   return { outcome: "created", lockspace: openLockspace(location, effectiveUid) };
 }
 

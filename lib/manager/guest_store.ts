@@ -76,7 +76,7 @@ export class GuestStore {
         const entry = this.read(uuid);
         if (entry?.kind === "record") refuseRival(entry.record, record);
       }
-      writeThenRename(this.#file(record.uuid), formatGuestRecord(record));
+      writeThenRename(this.#file(record.uuid), formatGuestRecord(record), { replacing: "stale" });
       if (record.uuid !== byName) writeThenRename(this.#aliasFile(byName), record.uuid);
     });
   }
@@ -103,7 +103,6 @@ export class GuestStore {
 
   #aliased(byName: string): string | undefined {
     const file = this.#aliasFile(byName);
-    if (!isPresent(file)) return undefined;
     try {
       const uuid = Deno.readTextFileSync(file);
       return /^[0-9a-f-]{36}$/.test(uuid) ? uuid : undefined;

@@ -14,7 +14,7 @@ import { LockvisorError } from "../errors.ts";
 import type { DeclaredStorage } from "../config/settings.ts";
 import { resolveResource } from "../identity/resource.ts";
 import { uuidOfName } from "../identity/key.ts";
-import { identifyProcess } from "../process/process_identity.ts";
+import { identifySelf } from "../process/process_identity.ts";
 import type { GuestRecord } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
 import { checkParameter, type Parameters } from "./parameters.ts";
@@ -213,10 +213,6 @@ export class LockManager implements AsyncDisposable {
   }
 
   #recordOf(guest: Guest, hold: Hold): GuestRecord {
-    const process = identifyProcess(Deno.pid);
-    if (process === undefined) {
-      throw new LockvisorError("internal", "this process is not to be found under /proc");
-    }
     return {
       uuid: guest.uuid,
       name: guest.name,
@@ -225,7 +221,7 @@ export class LockManager implements AsyncDisposable {
       state: "starting",
       since: new Date().toISOString().replace(/\.\d+Z$/, "Z"),
       hostId: this.#config.host.id,
-      carriers: [{ ...process, locks: hold.locks satisfies CarriedLock[] }],
+      carriers: [{ ...identifySelf(), locks: hold.locks satisfies CarriedLock[] }],
       leaseKeys: hold.leaseKeys,
       resources: this.#resources.map((resource) => ({
         type: resource.type,

@@ -1,5 +1,4 @@
 import { errnoOf } from "../errors.ts";
-import { isPresent } from "../files/presence.ts";
 
 /** A flock(2) that the kernel shows on a descriptor or in its table of locks. */
 export interface FlockEntry {
@@ -48,7 +47,7 @@ export function openDescriptors(pid: number | "self"): DescriptorView {
   try {
     for (const { name } of Deno.readDirSync(`/proc/${pid}/fd`)) {
       // The directory's own descriptor is in its list and is closed by now.
-      const target = isPresent(`/proc/${pid}/fd/${name}`) ? descriptorTarget(pid, Number(name)) : undefined;
+      const target = descriptorTarget(pid, Number(name));
       if (target !== undefined) targets.set(Number(name), target);
     }
   } catch (error) {

@@ -1,5 +1,4 @@
 import { LockvisorError } from "../errors.ts";
-import { isPresent } from "../files/presence.ts";
 
 /** Where execvp(3) looks when PATH is not set. */
 const DEFAULT_PATH = "/bin:/usr/bin";
@@ -15,7 +14,6 @@ export function requireExecutable(command: string, searchPath: string | undefine
     : (searchPath ?? DEFAULT_PATH).split(":").map((directory) => `${directory || "."}/${command}`);
   let reason: "absent" | "not-executable" = "absent";
   for (const candidate of candidates) {
-    if (!isPresent(candidate)) continue;
     try {
       const status = Deno.statSync(candidate);
       if (status.isFile && ((status.mode ?? 0) & 0o111) !== 0) return;

@@ -1,4 +1,4 @@
-import { isPresent } from "../files/presence.ts";
+import { LockvisorError } from "../errors.ts";
 import { JsonFields } from "../files/json_shape.ts";
 
 /**
@@ -34,7 +34,6 @@ export function parseProcessStat(text: string): ProcessStat | undefined {
 
 /** The state and start time that the kernel shows for a pid, or undefined when there is no such process. */
 export function processStat(pid: number): ProcessStat | undefined {
-  if (!isPresent(`/proc/${pid}`)) return undefined;
   try {
     return parseProcessStat(Deno.readTextFileSync(`/proc/${pid}/stat`));
   } catch {
@@ -99,4 +98,15 @@ export function commandName(pid: number): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+let ownIdentity: ProcessIdentity | undefined;
+
+/** The identity of this process; it stays the same through an exec. */
+export function identifySelf(): ProcessIdentity {
+  ownIdentity ??= identifyProcess(Deno.pid);
+  if (ownIdentity === undefined) {
+    throw new LockvisorError("internal", "this process is not to be found under /proc");
+  }
+  return ownIdentity;
 }
