@@ -1,6 +1,6 @@
 import { type CliContext, processContext } from "./lib/cli/context.ts";
 import { runProgram } from "./lib/cli/program.ts";
-import { Interrupted } from "./lib/cli/wait.ts";
+import { Interrupted } from "./lib/cli/interrupted.ts";
 import { errnoOf, exitStatusOf, LockvisorError } from "./lib/errors.ts";
 
 /** The only place that ends the process: everything below throws or returns an exit status. */

@@ -136,9 +136,9 @@ class SyncManager implements Driver {
 
   /** A disk that other hosts can reach is not protected from them by a lockspace that they cannot see. */
   #objectToLocalLockspace(lockspace: Lockspace, resources: readonly ResolvedResource[]): void {
-    if (lockspace.reach === "network" || this.#config.sharedStorage === "ignore") return;
     const exposed = resources.find((resource) => resource.onNetworkStorage);
-    if (exposed === undefined) return;
+    if (exposed === undefined || this.#config.sharedStorage === "ignore") return;
+    if (lockspace.reach === "network") return;
     const line =
       `${exposed.type} ${exposed.name} is on shared storage, but lockspace ${lockspace.path} is on this host only: other hosts are not kept out; put the lockspace on the shared storage`;
     if (this.#config.sharedStorage === "refuse") throw new LockvisorError("config", line);

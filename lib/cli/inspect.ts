@@ -1,32 +1,24 @@
+import type { Invocation } from "./parse.ts";
+import type { CliContext } from "./context.ts";
 import type { Inspection, ResolvedResource } from "../driver/contract.ts";
 import { printable } from "../errors.ts";
 import { parseResource } from "../identity/specification.ts";
 import { lstatIfPresent } from "../files/record_file.ts";
 import { DEFAULT_DRIVER } from "../manager/registry.ts";
 import { holderText } from "../manager/refusal.ts";
-import { type CommandDefinition, JSON_OPTION } from "./definition.ts";
 import { openSession } from "./session.ts";
 
 /** `lockvisor inspect`: what a disk or lease is called, and who has it. */
-export const inspectCommand: CommandDefinition = {
-  name: "inspect",
-  summary: "show the identities of a disk or lease, whether it is locked and by whom",
-  arguments: [{ name: "DISK|LEASE", presence: "required" }],
-  options: [JSON_OPTION],
-  details: [
-    "DISK is a path or URI, LEASE is LOCKSPACE:KEY; the lease that every guest has on itself is guest:UUID.",
-  ],
-  async run({ options, arguments: [text] }, context) {
-    const session = await openSession(options, context);
-    const resource = session.resolve(parseResource(text!, (path) => lstatIfPresent(path) !== undefined));
-    const inspection = session.driver(DEFAULT_DRIVER).inspect(resource);
-    for (const warning of inspection.warnings) context.note(`warning: ${printable(warning)}`);
-    context.out(
-      options.isGiven("json") ? formatJson(resource, inspection) : formatText(resource, inspection),
-    );
-    return 0;
-  },
-};
+export async function run({ options, arguments: [text] }: Invocation, context: CliContext): Promise<number> {
+  const session = await openSession(options, context);
+  const resource = session.resolve(parseResource(text!, (path) => lstatIfPresent(path) !== undefined));
+  const inspection = session.driver(DEFAULT_DRIVER).inspect(resource);
+  for (const warning of inspection.warnings) context.note(`warning: ${printable(warning)}`);
+  context.out(
+    options.isGiven("json") ? formatJson(resource, inspection) : formatText(resource, inspection),
+  );
+  return 0;
+}
 
 function formatJson(resource: ResolvedResource, { locked, generation, holders }: Inspection): string {
   const { type, name } = resource;

@@ -1,23 +1,7 @@
 import { VERSION } from "../version.ts";
-import { checkCommand } from "./check.ts";
+import { COMMANDS } from "./commands.ts";
 import type { CliContext } from "./context.ts";
-import type { CommandDefinition } from "./definition.ts";
-import { initCommand } from "./init.ts";
-import { inspectCommand } from "./inspect.ts";
 import { parseCommandLine } from "./parse.ts";
-import { runCommand } from "./run.ts";
-import { statusCommand } from "./status.ts";
-import { versionCommand } from "./version.ts";
-
-/** Every subcommand, in the order of the help text. */
-export const COMMANDS: readonly CommandDefinition[] = [
-  initCommand,
-  runCommand,
-  statusCommand,
-  inspectCommand,
-  checkCommand,
-  versionCommand,
-];
 
 /** Reads the command line and carries it out. Resolves to the exit status. @throws {LockvisorError} */
 export async function runProgram(args: readonly string[], context: CliContext): Promise<number> {

@@ -1,32 +1,23 @@
+import type { Invocation } from "./parse.ts";
 import { LockvisorError, printable } from "../errors.ts";
 import { type HostView, type ObservedGuest, observeHost } from "../manager/guest_view.ts";
 import type { CliContext } from "./context.ts";
-import { type CommandDefinition, JSON_OPTION } from "./definition.ts";
 import { openSession } from "./session.ts";
 import { type Colour, formatTable, type TableCell } from "./table.ts";
 
 /** `lockvisor status`: the guests of this host, with the locks that the kernel shows. */
-export const statusCommand: CommandDefinition = {
-  name: "status",
-  summary: "list this host's guests and the locks that the kernel shows for them",
-  arguments: [{ name: "GUEST", presence: "optional" }],
-  options: [JSON_OPTION],
-  details: [
-    "GUEST is a name or a UUID. LOCKS counts the keys that the kernel shows as held by the guest, of those that it was given.",
-  ],
-  async run({ options, arguments: [guest] }, context) {
-    const session = await openSession(options, context);
-    const host = observeHost(session.store, session.findDriver);
-    const guests = guest === undefined ? host.guests : [selectGuest(host, guest)];
-    context.out(
-      options.isGiven("json")
-        ? JSON.stringify({ guests: guests.map(({ view }) => view) }) + "\n"
-        : await formatGuests(guests, context),
-    );
-    if (guest === undefined) refuseDamaged(host);
-    return 0;
-  },
-};
+export async function run({ options, arguments: [guest] }: Invocation, context: CliContext): Promise<number> {
+  const session = await openSession(options, context);
+  const host = observeHost(session.store, session.findDriver);
+  const guests = guest === undefined ? host.guests : [selectGuest(host, guest)];
+  context.out(
+    options.isGiven("json")
+      ? JSON.stringify({ guests: guests.map(({ view }) => view) }) + "\n"
+      : await formatGuests(guests, context),
+  );
+  if (guest === undefined) refuseDamaged(host);
+  return 0;
+}
 
 /** The guest of a name or UUID. @throws {LockvisorError} `data` when there is none */
 export function selectGuest(host: HostView, nameOrUuid: string): ObservedGuest {

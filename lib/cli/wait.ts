@@ -1,3 +1,4 @@
+import { Interrupted } from "./interrupted.ts";
 import { LockvisorError } from "../errors.ts";
 import type { LockManager } from "../manager/lock_manager.ts";
 
@@ -11,7 +12,6 @@ const LONGEST_PAUSE_MS = 200;
  * @throws {LockvisorError} `locked` by whoever held it at the last try
  */
 export async function acquireWithin(manager: LockManager, durationMs: number): Promise<void> {
-  if (durationMs === 0) return await manager.acquireObject();
   const interruption = watchForSignals();
   const deadline = performance.now() + durationMs;
   try {
@@ -27,17 +27,6 @@ export async function acquireWithin(manager: LockManager, durationMs: number): P
     }
   } finally {
     interruption.end();
-  }
-}
-
-/** The exit status that shells give to a process that a signal ended: 128 and the signal's number; signal(7). */
-export class Interrupted extends Error {
-  override readonly name = "Interrupted";
-  readonly exitStatus: number;
-
-  constructor(signal: "SIGINT" | "SIGTERM") {
-    super(`gave up on ${signal}; nothing is locked`);
-    this.exitStatus = 128 + (signal === "SIGINT" ? 2 : 15);
   }
 }
 

@@ -1,7 +1,7 @@
 import type { DeclaredStorage } from "../config/storage.ts";
 import { errnoOf, fileError, LockvisorError } from "../errors.ts";
 import { type BlockDevice, decodeDevice, readBlockDevice } from "./block_device.ts";
-import { type Mount, mountOf, pathInside, readMounts } from "./mounts.ts";
+import { type Mount, mountOf, pathInside, readMounts, readMountsAlong } from "./mounts.ts";
 import { isNetworkDisk, NETWORK_SCHEMES, type NetworkDisk, readNetworkDisk } from "./network_disk.ts";
 import { type StorageMatch, storageOf } from "./storage_match.ts";
 
@@ -101,7 +101,8 @@ function pathFacts(path: string, options: FactsOptions, loopDepth: number): File
     );
   }
   attempt(path, () => Deno.openSync(canonicalPath, { read: true }).close());
-  const mounts = options.mounts ?? readMounts();
+  const mounts = options.mounts ??
+    (options.storage.length > 0 ? readMounts() : readMountsAlong(canonicalPath));
   const mount = mountOf(canonicalPath, mounts);
   if (mount === undefined) {
     throw new LockvisorError(

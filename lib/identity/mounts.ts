@@ -26,13 +26,30 @@ export interface Mount {
  * @throws LockvisorError `io` or `permission` if the file cannot be read or is not what the kernel writes
  */
 export function readMounts(file = "/proc/self/mountinfo"): Mount[] {
+  return parseMountinfo(readMountinfo(file), file);
+}
+
+/**
+ * The mounts that a canonical absolute path may be on: those at the path or above it. Enough for
+ * {@linkcode mountOf}, since a mount's parent is mounted above it, and much less to read on a host with many.
+ */
+export function readMountsAlong(path: string, file = "/proc/self/mountinfo"): Mount[] {
+  const lines = readMountinfo(file).split("\n");
+  const along = lines.filter((line) => {
+    const mountPoint = line.split(" ", 5)[4];
+    return mountPoint !== undefined && isWithin(path, unescapeOctal(mountPoint));
+  });
+  return parseMountinfo(along.join("\n"), file);
+}
+
+function readMountinfo(file: string): string {
   let text;
   try {
     text = Deno.readTextFileSync(file);
   } catch (error) {
     throw fileError(`read ${file}, which tells on what filesystem a disk is`, error);
   }
-  return parseMountinfo(text, file);
+  return text;
 }
 
 /**

@@ -2,7 +2,7 @@ import { errnoOf, fileError, LockvisorError } from "../errors.ts";
 import { writeThenRename } from "../files/atomic_write.ts";
 import { JsonFields, WrongShape } from "../files/json_shape.ts";
 import { lstatIfPresent, readRecordFile } from "../files/record_file.ts";
-import { hidesLocks, isNetworkFilesystem, mountOf, readMounts } from "../identity/mounts.ts";
+import { hidesLocks, isNetworkFilesystem, mountOf, readMountsAlong } from "../identity/mounts.ts";
 
 /** A directory with lock files, checked and ready for use. */
 export interface Lockspace {
@@ -53,7 +53,33 @@ export function openLockspace(location: LockspaceLocation, effectiveUid: number)
       `lockspace ${location.path} has no ${MARK}; is its filesystem mounted? make a new lockspace with: lockvisor init ${location.path}`,
     );
   }
-  const mount = mountOf(path, readMounts());
+  return { path, id: mark.id, ...lazily(() => mountFacts(path)) };
+}
+
+type MountFacts = Pick<Lockspace, "device" | "filesystem" | "reach" | "evidence">;
+
+/** Fields that are found out when the first of them is read: a start that is granted its locks needs none. */
+function lazily(find: () => MountFacts): MountFacts {
+  let found: MountFacts | undefined;
+  const facts = () => found ??= find();
+  return {
+    get device() {
+      return facts().device;
+    },
+    get filesystem() {
+      return facts().filesystem;
+    },
+    get reach() {
+      return facts().reach;
+    },
+    get evidence() {
+      return facts().evidence;
+    },
+  };
+}
+
+function mountFacts(path: string): MountFacts {
+  const mount = mountOf(path, readMountsAlong(path));
   if (mount === undefined) {
     throw new LockvisorError(
       "io",
@@ -61,8 +87,6 @@ export function openLockspace(location: LockspaceLocation, effectiveUid: number)
     );
   }
   return {
-    path,
-    id: mark.id,
     device: kernelDevice(mount.major, mount.minor),
     filesystem: mount.fstype,
     reach: isNetworkFilesystem(mount.fstype) ? "network" : "host",

@@ -71,7 +71,9 @@ export class GuestStore {
   claim(record: GuestRecord): void {
     this.#exclusively(() => {
       const byName = uuidOfName(record.name);
-      const rivals = [record.uuid, byName, this.#aliased(byName)];
+      // The lease on itself proves that no other process is this guest; without a lease the record has to tell.
+      const own = record.leaseKeys.length > 0 ? undefined : record.uuid;
+      const rivals = [own, byName === record.uuid ? own : byName, this.#aliased(byName)];
       for (const uuid of new Set(rivals.filter((uuid) => uuid !== undefined))) {
         const entry = this.read(uuid);
         if (entry?.kind === "record") refuseRival(entry.record, record);

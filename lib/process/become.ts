@@ -12,7 +12,12 @@ export function becomeCommand(command: readonly [string, ...string[]]): never {
   restoreSigpipe();
   const errno = execvp(command);
   if (errno === ENOENT) {
-    throw new LockvisorError("not-found", `cannot run ${command[0]}: there is no such command`);
+    {
+      const text = `cannot run ${
+        command[0]
+      }: there is no such command, or its interpreter is missing; all locks were given back`;
+      throw new LockvisorError("not-found", text);
+    }
   }
   const reason = errno === E2BIG
     ? "its arguments and environment are too large"

@@ -1,0 +1,95 @@
+import { DEFAULT_DRIVER } from "../manager/registry.ts";
+import type { CliContext } from "./context.ts";
+import { type CommandDefinition, DISK_OPTION, JSON_OPTION, LEASE_OPTION } from "./definition.ts";
+import type { Invocation } from "./parse.ts";
+import { run } from "./run.ts";
+
+/** A subcommand's module, read only when the command is carried out: a start shall not wait for the others. */
+type CommandModule = { run(invocation: Invocation, context: CliContext): Promise<number> | number };
+
+function lazily(load: () => Promise<CommandModule>): CommandDefinition["run"] {
+  return async (invocation, context) => (await load()).run(invocation, context);
+}
+
+/** Every subcommand, in the order of the help text. */
+export const COMMANDS: readonly CommandDefinition[] = [
+  {
+    name: "init",
+    summary: "make a lockspace: the directory in which the lock files live",
+    arguments: [{ name: "DIR", presence: "required" }],
+    options: [JSON_OPTION],
+    details: [
+      "DIR is new or empty; on storage that hosts share, the lockspace serves all of them. Again on the same: nothing changes.",
+    ],
+    run: lazily(() => import("./init.ts")),
+  },
+  {
+    name: "run",
+    summary: "take the locks of a guest, then become its command, which holds them until it ends",
+    arguments: [],
+    userCommand: "taken",
+    options: [
+      { name: "name", placeholder: "NAME", summary: "the guest's name, unique on this host; required" },
+      { name: "uuid", placeholder: "UUID", summary: "the guest's UUID (default: made from the name)" },
+      { name: "id", placeholder: "ID", summary: "an id of the management tool's own" },
+      DISK_OPTION,
+      LEASE_OPTION,
+      { name: "plugin", placeholder: "NAME", default: DEFAULT_DRIVER, summary: "the driver" },
+      { name: "qmp", placeholder: "PATH", summary: "the guest's QMP socket, for later operations" },
+      {
+        name: "on-lock-failure",
+        placeholder: "ACTION",
+        choices: ["pause", "kill", "ignore"],
+        default: "pause",
+        summary: "what becomes of the guest when a lock is lost for good",
+      },
+      {
+        name: "wait",
+        placeholder: "DURATION",
+        value: "optional",
+        summary: "wait for the locks: 500ms, 10s, 5m, 1h; without a duration for ever",
+      },
+      { name: "dry-run", summary: "say what would be locked and who has it; take nothing" },
+      { name: "force-command", summary: "run CMD although it is known to lose the locks" },
+      { name: "json", summary: "print a refusal, or the dry run, as JSON" },
+    ],
+    details: [
+      "The locks are in the guest's own process: they end with it, and only with it. All are taken or none; a refusal names the disk and its holder, and exits with 75.",
+    ],
+    run,
+  },
+  {
+    name: "status",
+    summary: "list this host's guests and the locks that the kernel shows for them",
+    arguments: [{ name: "GUEST", presence: "optional" }],
+    options: [JSON_OPTION],
+    details: [
+      "GUEST is a name or a UUID. LOCKS counts the keys that the kernel shows as held by the guest, of those that it was given.",
+    ],
+    run: lazily(() => import("./status.ts")),
+  },
+  {
+    name: "inspect",
+    summary: "show the identities of a disk or lease, whether it is locked and by whom",
+    arguments: [{ name: "DISK|LEASE", presence: "required" }],
+    options: [JSON_OPTION],
+    details: [
+      "DISK is a path or URI, LEASE is LOCKSPACE:KEY; the lease that every guest has on itself is guest:UUID.",
+    ],
+    run: lazily(() => import("./inspect.ts")),
+  },
+  {
+    name: "check",
+    summary: "tell whether locks would be granted now: exit status 0, or 1 with the holders; takes nothing",
+    arguments: [],
+    options: [DISK_OPTION, LEASE_OPTION, JSON_OPTION],
+    run: lazily(() => import("./check.ts")),
+  },
+  {
+    name: "version",
+    summary: "print the version",
+    arguments: [],
+    options: [JSON_OPTION],
+    run: lazily(() => import("./version.ts")),
+  },
+];
