@@ -38,9 +38,6 @@ const COMPILE = [
   "--no-remote",
   "--no-check",
   "--no-code-cache",
-  // Without it the first exception that a program throws takes 4 ms, in which V8 reads the whole bundle once more
-  // to find out the positions in it; a file that is not there is an exception.
-  "--v8-flags=--no-enable-lazy-source-positions",
   "--allow-all",
 ];
 

@@ -16,6 +16,12 @@ function randomFrom(seed: number): () => number {
   };
 }
 
+/** How many processes wait for a flock on a file, by proc_locks(5). */
+function waitersFor(inode: number | null): number {
+  return Deno.readTextFileSync("/proc/locks").split("\n")
+    .filter((line) => line.includes("-> FLOCK") && line.includes(`:${inode} `)).length;
+}
+
 Deno.test(`${ROUNDS} rounds of ${CONTENDERS} contenders for three disks in different orders have one winner each`, async () => {
   await using world = await World.create();
   const disks = await Promise.all(["a", "b", "c"].map((name) => world.disk(name)));
@@ -23,9 +29,9 @@ Deno.test(`${ROUNDS} rounds of ${CONTENDERS} contenders for three disks in diffe
   const random = randomFrom(seed);
   for (let round = 0; round < ROUNDS; round++) {
     const where = `round ${round}, seed ${seed}`;
-    // All contenders block on one FIFO and go at the same instant: it opens for all of them at once.
-    const gate = `${world.directory}/gate`;
-    await world.execute("mkfifo", [gate]);
+    // All contenders wait for one lock of another kind; when it is given up, the kernel lets all of them go.
+    using gate = await Deno.open(`${world.directory}/gate`, { create: true, write: true });
+    await gate.lock(true);
     const winners = `${world.directory}/winners`;
     await Deno.mkdir(winners);
     const end = `${world.directory}/end`;
@@ -33,10 +39,20 @@ Deno.test(`${ROUNDS} rounds of ${CONTENDERS} contenders for three disks in diffe
     const contenders = Array.from({ length: CONTENDERS }, (_, number) => {
       const order = [...disks].sort(() => random() - 0.5).flatMap((disk) => ["--disk", disk]);
       const command = `echo $$ > ${winners}/${number}; read line < ${end}`;
-      return world.executeBehind(gate, ["run", "--name", `vm${number}`, ...order, "--", "sh", "-c", command]);
+      return world.executeBehind(`${world.directory}/gate`, [
+        "run",
+        "--name",
+        `vm${number}`,
+        ...order,
+        "--",
+        "sh",
+        "-c",
+        command,
+      ]);
     });
-    await Deno.writeTextFile(gate, ""); // opens when the first reader is there; the others open at once
-    const opener = await Deno.open(gate, { read: true, write: true });
+    const inode = (await gate.stat()).ino;
+    await until(`all wait at the gate (${where})`, () => waitersFor(inode) === CONTENDERS);
+    await gate.unlock();
     let ended = 0;
     for (const contender of contenders) contender.then(() => ended++);
     await until(`all but one are refused (${where})`, () => ended >= CONTENDERS - 1, 60_000);
@@ -51,13 +67,12 @@ Deno.test(`${ROUNDS} rounds of ${CONTENDERS} contenders for three disks in diffe
     assert.equal(held.filter((free) => !free).length, 2 * (3 * 2 + 1), `locks held in ${where}`);
     await Deno.writeTextFile(end, "\n");
     const results = await Promise.all(contenders);
-    opener.close();
     const codes = results.map((result) => result.code).sort();
     assert.deepEqual(codes, [0, ...Array(CONTENDERS - 1).fill(75)], where);
     for (const { code, stderr } of results) {
       if (code === 75) assert.match(stderr, new RegExp(`is locked by guest "vm${won[0]}" \\(pid`), where);
     }
-    for (const path of [gate, end]) await Deno.remove(path);
+    await Deno.remove(end);
     await Deno.remove(winners, { recursive: true });
   }
   const files = lockFiles(world.lockspace);

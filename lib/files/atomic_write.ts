@@ -1,4 +1,5 @@
 import { fileError } from "../errors.ts";
+import { isPresent } from "./presence.ts";
 
 /**
  * How much a new file must outlive: `buffered` survives the death of any process, `synced` also a power cut
@@ -33,7 +34,7 @@ export function writeThenRename(
     } finally {
       file.close();
     }
-    if (replacing === "stale") removeIfPresent(path);
+    if (replacing === "stale" && isPresent(path)) removeIfPresent(path);
     Deno.renameSync(beside, path);
   } catch (error) {
     removeIfPresent(beside);

@@ -1,4 +1,5 @@
 import { fileError } from "../errors.ts";
+import { isPresent } from "./presence.ts";
 
 /** What stands where a small JSON file of ours should be. `damaged` says in words what is wrong with it. */
 export type RecordFile =
@@ -14,6 +15,7 @@ const LARGEST_RECORD = 8 * 1024 * 1024;
  * @throws {LockvisorError} `permission` or `io` when the file is there and cannot be read
  */
 export function readRecordFile(path: string): RecordFile {
+  if (!isPresent(path)) return { kind: "absent" };
   try {
     const status = Deno.lstatSync(path);
     if (status.isSymlink) return { kind: "damaged", reason: "it is a symbolic link" };

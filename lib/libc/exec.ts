@@ -1,27 +1,4 @@
-import { LIBC } from "./library.ts";
-
-/**
- * What "take the locks, become the command" needs of the C library. Each symbol costs the start 0.3 ms, so the
- * small calls go through syscall(2).
- */
-let library: ReturnType<typeof open> | undefined;
-
-function open() {
-  return Deno.dlopen(LIBC, {
-    syscall: { parameters: ["i64", "i64", "i64", "i64", "i64"], result: "i64" },
-    execvp: { parameters: ["buffer", "buffer"], result: "i32" },
-  }).symbols;
-}
-
-function libc() {
-  return library ??= open();
-}
-
-/** Numbers of system calls, from the kernel's asm/unistd.h of each machine. */
-const SYSCALLS = {
-  x86_64: { fcntl: 72n, rt_sigaction: 13n },
-  aarch64: { fcntl: 25n, rt_sigaction: 134n },
-}[Deno.build.arch];
+import { addressOf, LIBC, libc, syscall } from "./syscall.ts";
 
 const F_GETFD = 1n;
 const F_SETFD = 2n;
@@ -32,12 +9,12 @@ const SIGNAL_SET_BYTES = 8n;
 
 /** Whether the kernel closes the descriptor when this process becomes another program. fcntl(2). */
 export function closesOnExec(descriptor: number): boolean {
-  return (libc().syscall(SYSCALLS.fcntl, BigInt(descriptor), F_GETFD, 0n, 0n) & FD_CLOEXEC) !== 0n;
+  return (syscall("fcntl", BigInt(descriptor), F_GETFD) & FD_CLOEXEC) !== 0n;
 }
 
 /** Says whether a descriptor survives execve(2): `kept` clears FD_CLOEXEC, `closed` sets it. */
 export function setOnExec(descriptor: number, fate: "kept" | "closed"): void {
-  libc().syscall(SYSCALLS.fcntl, BigInt(descriptor), F_SETFD, fate === "kept" ? 0n : FD_CLOEXEC, 0n);
+  syscall("fcntl", BigInt(descriptor), F_SETFD, fate === "kept" ? 0n : FD_CLOEXEC);
 }
 
 /**
@@ -47,7 +24,7 @@ export function setOnExec(descriptor: number, fate: "kept" | "closed"): void {
 export function restoreSigpipe(): void {
   // struct sigaction of the kernel: handler SIG_DFL, no flags, empty mask; all zero.
   const action = new Uint8Array(32);
-  libc().syscall(SYSCALLS.rt_sigaction, SIGPIPE, addressOf(action), 0n, SIGNAL_SET_BYTES);
+  syscall("rt_sigaction", SIGPIPE, addressOf(action), 0n, SIGNAL_SET_BYTES);
 }
 
 /**
@@ -61,10 +38,6 @@ export function execvp(command: readonly [string, ...string[]]): number {
   strings.forEach((bytes, index) => argv[index] = addressOf(bytes));
   libc().execvp(strings[0]!, new Uint8Array(argv.buffer));
   return lastError();
-}
-
-function addressOf(bytes: Uint8Array<ArrayBuffer>): bigint {
-  return BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(bytes)));
 }
 
 /** errno of this thread, errno(3); looked up only where something failed. */

@@ -1,6 +1,7 @@
 import { fileError, LockvisorError } from "../errors.ts";
 import { writeThenRename } from "../files/atomic_write.ts";
 import { JsonFields, WrongShape } from "../files/json_shape.ts";
+import { isPresent } from "../files/presence.ts";
 import { lstatIfPresent, readRecordFile } from "../files/record_file.ts";
 import type { Lockspace } from "./lockspace.ts";
 
@@ -21,7 +22,7 @@ export function keyDirectory(lockspace: Lockspace, key: string): string {
 /** Makes the key's directory if need be. @throws {LockvisorError} `data` when something else is in its place */
 export function ensureKeyDirectory(lockspace: Lockspace, key: string): string {
   const path = keyDirectory(lockspace, key);
-  const status = lstatIfPresent(path);
+  const status = isPresent(path) ? lstatIfPresent(path) : undefined;
   if (status === undefined) {
     try {
       Deno.mkdirSync(path, { mode: 0o700 });

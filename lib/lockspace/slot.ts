@@ -1,5 +1,6 @@
 import type { LockMode } from "../access.ts";
 import { errnoOf, fileError, LockvisorError } from "../errors.ts";
+import { isPresent } from "../files/presence.ts";
 import { lstatIfPresent } from "../files/record_file.ts";
 import type { Lockspace } from "./lockspace.ts";
 
@@ -55,7 +56,7 @@ export function tryLockSlot(lockspace: Lockspace, key: string, slot: Slot, mode:
 /** Opens a slot's lock file, made if need be, without following a link and without blocking on a FIFO. */
 export function openSlot(lockspace: Lockspace, key: string, slot: Slot): Deno.FsFile | "vanished" {
   const path = slotPath(lockspace, key, slot);
-  const status = lstatIfPresent(path);
+  const status = isPresent(path) ? lstatIfPresent(path) : undefined;
   try {
     if (status === undefined) {
       return Deno.openSync(path, { read: true, write: true, createNew: true, mode: 0o600 });

@@ -105,6 +105,7 @@ export class GuestStore {
 
   #aliased(byName: string): string | undefined {
     const file = this.#aliasFile(byName);
+    if (!isPresent(file)) return undefined;
     try {
       const uuid = Deno.readTextFileSync(file);
       return /^[0-9a-f-]{36}$/.test(uuid) ? uuid : undefined;

@@ -1,6 +1,6 @@
 import { LockvisorError } from "../errors.ts";
 import { closesOnExec } from "../libc/exec.ts";
-import { openDescriptors } from "./descriptors.ts";
+import { descriptorTarget } from "./descriptors.ts";
 
 /**
  * The numbers of our own descriptors that are open on the given paths: the runtime does not tell them, the kernel
@@ -8,15 +8,13 @@ import { openDescriptors } from "./descriptors.ts";
  * @throws {LockvisorError} `internal` when one is not found
  */
 export function ownDescriptorNumbers(paths: readonly string[]): number[] {
-  const view = openDescriptors("self");
   const found = new Map<string, number>();
-  if (view.kind === "seen") {
-    const wanted = new Set(paths);
-    for (const [descriptor, target] of view.targets) {
-      if (!wanted.has(target)) continue;
-      if (found.has(target) && !closesOnExec(descriptor)) continue;
-      found.set(target, descriptor);
-    }
+  const wanted = new Set(paths);
+  for (const { name } of Deno.readDirSync("/proc/self/fd")) {
+    if (found.size === wanted.size) break; // before it meets the directory's own descriptor, closed by now
+    const descriptor = Number(name);
+    const target = descriptorTarget("self", descriptor);
+    if (target !== undefined && wanted.has(target) && closesOnExec(descriptor)) found.set(target, descriptor);
   }
   return paths.map((path) => {
     const descriptor = found.get(path);

@@ -1,4 +1,5 @@
 import { LockvisorError } from "../errors.ts";
+import { isPresent } from "../files/presence.ts";
 import { JsonFields } from "../files/json_shape.ts";
 
 /**
@@ -34,6 +35,7 @@ export function parseProcessStat(text: string): ProcessStat | undefined {
 
 /** The state and start time that the kernel shows for a pid, or undefined when there is no such process. */
 export function processStat(pid: number): ProcessStat | undefined {
+  if (!isPresent(`/proc/${pid}`)) return undefined;
   try {
     return parseProcessStat(Deno.readTextFileSync(`/proc/${pid}/stat`));
   } catch {

@@ -101,9 +101,9 @@ export class World implements AsyncDisposable {
     };
   }
 
-  /** Runs lockvisor to its end, but only from the instant at which a FIFO is opened for writing. */
+  /** Runs lockvisor to its end, but only from the instant at which nobody holds the gate's lock any more. */
   executeBehind(gate: string, args: string[]): Promise<Finished> {
-    return this.execute("sh", ["-c", 'read line < "$0"; exec "$@"', gate, BINARY, ...args]);
+    return this.execute("sh", ["-c", 'flock -s "$0" true; exec "$@"', gate, BINARY, ...args]);
   }
 
   /** Starts a guest under lock; it goes on in the background until it is killed or the world ends. */
