@@ -21,7 +21,7 @@ import { leaseIdentity } from "../lib/identity/resource.ts";
 import { setOnExec } from "../lib/libc/exec.ts";
 import { giveBackSlots, type HeldSlot, tryAcquireKeys } from "../lib/lockspace/acquire_keys.ts";
 import { carrierEvidence } from "../lib/lockspace/carrier_evidence.ts";
-import { type HolderNote, removeNote, removeStaleNotes, writeNote } from "../lib/lockspace/holder_note.ts";
+import { type HolderNote, removeNote, removeStaleNotes, writeNotes } from "../lib/lockspace/holder_note.ts";
 import { blockersOf, holdersOfKey } from "../lib/lockspace/key_holders.ts";
 import { planKeys, type PlannedKey } from "../lib/lockspace/key_plan.ts";
 import { readKeyState, writeKeyState } from "../lib/lockspace/key_state.ts";
@@ -57,9 +57,9 @@ class SyncManager implements Driver {
     while (true) {
       const result = tryAcquireKeys(lockspace, plan);
       if (result.outcome === "granted") {
-        return { outcome: "granted", hold: this.#settle(lockspace, guest, plan, result.slots) };
+        return { outcome: "granted", hold: this.#settle(lockspace, guest, wanted, plan, result.slots) };
       }
-      const refusal = this.#refusal(lockspace, guest, result.at);
+      const refusal = this.#refusal(lockspace, result.at);
       if (refusal.holders.some((holder) => holder.name !== null) || Date.now() >= deadline) {
         return { outcome: "refused", refusal };
       }
@@ -150,39 +150,32 @@ class SyncManager implements Driver {
     return blockersOf(holders, planned.mode);
   }
 
-  #refusal(lockspace: Lockspace, guest: Guest, planned: PlannedKey): Refusal {
+  #refusal(lockspace: Lockspace, planned: PlannedKey): Refusal {
     const evidence = observeKey(lockspace, planned.key, kernelFlocks());
     // Between the refusal and this look the holder may have gone, or its lock may not be shown: notes still tell.
     const seen: SlotEvidence = evidence.state === "free" ? { state: "exclusive", pids: [] } : evidence;
     const { type, name, access } = planned.resource;
-    const isOwnLease = name === guestLease(guest).name;
-    return {
-      resource: { type, name: isOwnLease ? `guest:${guest.uuid}` : name, access },
-      holders: this.#blockers(lockspace, planned, seen),
-    };
+    return { resource: { type, name, access }, holders: this.#blockers(lockspace, planned, seen) };
   }
 
   /** All keys are ours: count the grants, leave the notes, find the descriptors. Gives all back if that fails. */
-  #settle(lockspace: Lockspace, guest: Guest, plan: readonly PlannedKey[], slots: HeldSlot[]): Hold {
-    const noted: string[] = [];
+  #settle(
+    lockspace: Lockspace,
+    guest: Guest,
+    resources: readonly ResolvedResource[],
+    plan: readonly PlannedKey[],
+    slots: HeldSlot[],
+  ): Hold {
+    const keys = plan.map(({ key }) => key);
+    let noted = false;
     const giveBack = () => {
-      for (const key of noted) removeNote(lockspace, key, this.#config.host.id, guest.uuid);
+      if (noted) { for (const key of keys) removeNote(lockspace, key, this.#config.host.id, guest.uuid); }
       giveBackSlots(slots);
     };
     try {
-      const states = plan.map((planned) => readKeyState(lockspace, planned.key, planned.identity));
-      const note = this.#noteFor(guest);
-      plan.forEach((planned, index) => {
-        if (planned.mode === "exclusive") {
-          const generation = (states[index]?.generation ?? 0) + 1;
-          const history = states[index] === undefined ? "first" : "later";
-          writeKeyState(lockspace, planned.key, { identity: planned.identity, generation }, history);
-          removeStaleNotes(lockspace, planned.key, this.#config.host.id, guest.uuid);
-        }
-        noted.push(planned.key);
-        const { type, name, access } = planned.resource;
-        writeNote(lockspace, planned.key, { ...note, access, resource: { type, name } });
-      });
+      countGrants(lockspace, plan);
+      noted = true;
+      writeNotes(lockspace, keys, this.#noteFor(guest, resources));
       const numbers = ownDescriptorNumbers(slots.map(({ key, slot }) => slotPath(lockspace, key, slot)));
       return {
         locks: carriedLocks(slots, numbers),
@@ -196,17 +189,35 @@ class SyncManager implements Driver {
     }
   }
 
-  #noteFor(guest: Guest): Omit<HolderNote, "access" | "resource"> {
+  #noteFor(guest: Guest, resources: readonly ResolvedResource[]): HolderNote {
     return {
       guest: { uuid: guest.uuid, name: guest.name, id: guest.id },
       host: this.#config.host,
       process: identifySelf(),
       since: new Date().toISOString().replace(/\.\d+Z$/, "Z"),
+      resources: resources.map(({ type, name, access, identities }) => ({
+        type,
+        name,
+        access,
+        keys: identities.map(({ key }) => key),
+      })),
       plugin: definition.name,
       qmp: guest.qmp,
       onLockFailure: guest.onLockFailure,
     };
   }
+}
+
+/** Adds one to the generation of every key that was granted exclusively. All states are read before one is written. */
+function countGrants(lockspace: Lockspace, plan: readonly PlannedKey[]): void {
+  const exclusive = plan.filter(({ mode }) => mode === "exclusive");
+  const states = exclusive.map(({ key, identity }) => readKeyState(lockspace, key, identity));
+  exclusive.forEach(({ key, identity }, index) => {
+    const earlier = states[index];
+    const state = { identity, generation: (earlier?.generation ?? 0) + 1 };
+    writeKeyState(lockspace, key, state, earlier === undefined ? "first" : "later");
+    removeStaleNotes(lockspace, key);
+  });
 }
 
 /** The lease that every guest takes on itself, so that it cannot be started twice. */

@@ -162,6 +162,16 @@ Deno.test("no modules import each other in a circle", () => {
   assert.deepEqual(circleIn(edges), undefined);
 });
 
+Deno.test("no folders import each other in a circle", () => {
+  const placeOf = (file: string) => LAYERS.flat().find((place) => isIn(file, place)) ?? file;
+  const edges = new Map<string, string[]>();
+  for (const { from, to, kind } of allImports()) {
+    if (kind === "type" || !isOwn(to) || placeOf(from) === placeOf(to)) continue;
+    edges.set(placeOf(from), [...edges.get(placeOf(from)) ?? [], placeOf(to)]);
+  }
+  assert.deepEqual(circleIn(edges), undefined);
+});
+
 Deno.test("circles are found", () => {
   assert.equal(circleIn(new Map([["a", ["b", "c"]], ["b", ["c"]]])), undefined);
   assert.deepEqual(circleIn(new Map([["a", ["b"]], ["b", ["c"]], ["c", ["b"]]])), ["b", "c", "b"]);

@@ -1,24 +1,33 @@
 import { type Access, isAccess } from "../access.ts";
 import { fileError } from "../errors.ts";
 import { removeIfPresent, writeThenRename } from "../files/atomic_write.ts";
-import { JsonFields, WrongShape } from "../files/json_shape.ts";
+import { isPresent } from "../files/presence.ts";
+import { isText, JsonFields, WrongShape } from "../files/json_shape.ts";
 import { readRecordFile } from "../files/record_file.ts";
 import { type Life, lifeOf, type ProcessIdentity, readProcessIdentity } from "../process/process_identity.ts";
 import { ensureKeyDirectory, keyDirectory } from "./key_state.ts";
 import type { Lockspace } from "./lockspace.ts";
 
+/** A resource as a note names it. */
+export interface NotedResource {
+  type: "disk" | "lease";
+  name: string;
+  access: Access;
+  keys: string[];
+}
+
 /**
- * The note that a holder leaves beside a key: for people, and for finding things again. Nothing is decided by
- * it that the kernel can tell.
+ * The note that a holder leaves beside each of its keys: for people, and for finding things again. Nothing is
+ * decided by it that the kernel can tell. It names all that the guest took together, so that one file with many
+ * links serves all keys, and a lost record can be made again from any of them.
  */
 export interface HolderNote {
   guest: { uuid: string; name: string; id: string | null };
   host: { id: string; name: string };
   process: ProcessIdentity;
-  access: Access;
-  /** When the lock was granted, ISO 8601. */
+  /** When the locks were granted, ISO 8601. */
   since: string;
-  resource: { type: "disk" | "lease"; name: string };
+  resources: NotedResource[];
   plugin: string;
   qmp: string | null;
   onLockFailure: string;
@@ -31,11 +40,30 @@ export function notePath(lockspace: Lockspace, key: string, hostId: string, gues
   return `${keyDirectory(lockspace, key)}/${hostId}.${guestUuid}.json`;
 }
 
-/** Writes a holder's note; to be called while the lock is held. */
-export function writeNote(lockspace: Lockspace, key: string, note: HolderNote): void {
-  ensureKeyDirectory(lockspace, key);
+/**
+ * Writes a holder's note beside each of its keys; to be called while all of them are locked. The text is written
+ * once, and each key gets a link to it: a link appears whole, as a renamed file does, and costs a tenth.
+ */
+export function writeNotes(lockspace: Lockspace, keys: readonly string[], note: HolderNote): void {
   const text = JSON.stringify({ version: NOTE_VERSION, ...note }) + "\n";
-  writeThenRename(notePath(lockspace, key, note.host.id, note.guest.uuid), text, { replacing: "stale" });
+  const pathOf = (key: string) => {
+    ensureKeyDirectory(lockspace, key);
+    const path = notePath(lockspace, key, note.host.id, note.guest.uuid);
+    if (isPresent(path)) removeIfPresent(path); // of an earlier life of the same guest
+    return path;
+  };
+  const [first, ...others] = keys;
+  if (first === undefined) return;
+  const original = pathOf(first);
+  writeThenRename(original, text);
+  for (const key of others) {
+    const path = pathOf(key);
+    try {
+      Deno.linkSync(original, path);
+    } catch {
+      writeThenRename(path, text); // a filesystem without hard links
+    }
+  }
 }
 
 /** Takes a guest's own note away. */
@@ -83,18 +111,36 @@ export function parseNote(value: unknown): HolderNote {
   if (fields.count("version") !== NOTE_VERSION) throw new WrongShape("its version is not known here");
   const guest = fields.object("guest");
   const host = fields.object("host");
-  const resource = fields.object("resource");
   return {
     guest: { uuid: guest.text("uuid"), name: guest.text("name"), id: guest.optionalText("id") ?? null },
     host: { id: host.text("id"), name: host.text("name") },
     process: readProcessIdentity(fields.get("process", (_value): _value is unknown => true, "a process")),
-    access: fields.get("access", isAccess, "an access"),
     since: fields.text("since"),
-    resource: { type: resource.get("type", isResourceType, "a resource type"), name: resource.text("name") },
+    resources: fields.list("resources", readNotedResource),
     plugin: fields.text("plugin"),
     qmp: fields.optionalText("qmp") ?? null,
     onLockFailure: fields.text("onLockFailure"),
   };
+}
+
+function readNotedResource(value: unknown): NotedResource {
+  const fields = new JsonFields(value, "a resource");
+  return {
+    type: fields.get("type", isResourceType, "a resource type"),
+    name: fields.text("name"),
+    access: fields.get("access", isAccess, "an access"),
+    keys: fields.list("keys", readText),
+  };
+}
+
+function readText(value: unknown): string {
+  if (!isText(value)) throw new WrongShape("a key is not a text");
+  return value;
+}
+
+/** With which access a note's guest has a key; null when the note does not speak of it. */
+export function notedAccess(note: HolderNote, key: string): Access | null {
+  return note.resources.find((resource) => resource.keys.includes(key))?.access ?? null;
 }
 
 function isResourceType(value: unknown): value is "disk" | "lease" {
@@ -106,12 +152,10 @@ export function lifeOfHolder(note: HolderNote, hostId: string): Life {
   return note.host.id === hostId ? lifeOf(note.process) : "unknown";
 }
 
-/** Takes away every note but our own: whoever holds a key exclusively knows that all others are stale. */
-export function removeStaleNotes(lockspace: Lockspace, key: string, hostId: string, guestUuid: string): void {
-  const own = notePath(lockspace, key, hostId, guestUuid);
+/** Takes away every note about a key: whoever has just got it exclusively knows that all of them are stale. */
+export function removeStaleNotes(lockspace: Lockspace, key: string): void {
   const directory = keyDirectory(lockspace, key);
   for (const { name } of Deno.readDirSync(directory)) {
-    const file = `${directory}/${name}`;
-    if (file !== own && (isNoteName(name) || name.endsWith(".tmp"))) removeIfPresent(file);
+    if (isNoteName(name) || name.endsWith(".tmp")) removeIfPresent(`${directory}/${name}`);
   }
 }

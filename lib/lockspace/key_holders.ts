@@ -2,7 +2,7 @@ import { isCompatible, type LockMode } from "../access.ts";
 import type { Access } from "../access.ts";
 import type { Holder, Known } from "../driver/contract.ts";
 import { identifyProcess, type Life } from "../process/process_identity.ts";
-import { type HolderNote, lifeOfHolder, readNotes } from "./holder_note.ts";
+import { type HolderNote, lifeOfHolder, notedAccess, readNotes } from "./holder_note.ts";
 import type { Lockspace } from "./lockspace.ts";
 import type { SlotEvidence } from "./slot_evidence.ts";
 
@@ -28,7 +28,7 @@ export function holdersOfKey(
   const living = notes
     .map((note) => ({ note, life: lifeOfHolder(note, host.id) }))
     .filter(({ life }) => life !== "dead");
-  const holders = living.map(({ note, life }) => holderOfNote(note, life));
+  const holders = living.map(({ note, life }) => holderOfNote(note, key, life));
   return {
     holders: holders.length > 0 ? holders : holdersByPid(evidence, host.name),
     damaged: files.flatMap((file) =>
@@ -46,13 +46,13 @@ export function blockersOf(holders: readonly Holder[], asked: LockMode): Holder[
   return blockers;
 }
 
-function holderOfNote(note: HolderNote, life: Life): Holder {
+function holderOfNote(note: HolderNote, key: string, life: Life): Holder {
   return {
     uuid: note.guest.uuid,
     name: note.guest.name,
     pid: note.process.pid,
     host: note.host.name,
-    access: note.access,
+    access: notedAccess(note, key),
     since: note.since,
     alive: KNOWN_ALIVE[life],
   };
