@@ -24,7 +24,7 @@ import { carrierEvidence } from "../lib/lockspace/carrier_evidence.ts";
 import { type HolderNote, removeNote, removeStaleNotes, writeNotes } from "../lib/lockspace/holder_note.ts";
 import { blockersOf, holdersOfKey } from "../lib/lockspace/key_holders.ts";
 import { planKeys, type PlannedKey } from "../lib/lockspace/key_plan.ts";
-import { readKeyState, writeKeyState } from "../lib/lockspace/key_state.ts";
+import { ensureKeyDirectory, readKeyState, writeKeyState } from "../lib/lockspace/key_state.ts";
 import { type Lockspace, openLockspace } from "../lib/lockspace/lockspace.ts";
 import { slotPath } from "../lib/lockspace/slot.ts";
 import { observeKey, type SlotEvidence } from "../lib/lockspace/slot_evidence.ts";
@@ -173,6 +173,7 @@ class SyncManager implements Driver {
       giveBackSlots(slots);
     };
     try {
+      for (const key of keys) ensureKeyDirectory(lockspace, key);
       countGrants(lockspace, plan);
       noted = true;
       writeNotes(lockspace, keys, this.#noteFor(guest, resources));

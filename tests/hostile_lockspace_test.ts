@@ -243,6 +243,15 @@ const STATES: Hostility[] = [
     says: /[0-9a-f]{64}\.d is not a directory/,
   },
   {
+    kind: "a link to nowhere in place of a key's directory",
+    tamper: async ({ stateFile }) => {
+      const directory = stateFile.replace("/state.json", "");
+      await exchange(directory, () => Deno.symlink("nowhere", directory));
+    },
+    code: 65,
+    says: /[0-9a-f]{64}\.d is not a directory/,
+  },
+  {
     kind: "a generation file that is cut off",
     tamper: ({ stateFile }) => Deno.writeTextFile(stateFile, `{"version":1,"identity":"pa`),
     code: 65,
@@ -294,6 +303,12 @@ const STATES: Hostility[] = [
       await Deno.rename(stateFile, `${world.directory}/elsewhere`);
       await Deno.symlink(`${world.directory}/elsewhere`, stateFile);
     },
+    code: 65,
+    says: /cannot be trusted: it is a symbolic link/,
+  },
+  {
+    kind: "a generation file that is a link to nowhere",
+    tamper: ({ stateFile }) => exchange(stateFile, () => Deno.symlink("nowhere", stateFile)),
     code: 65,
     says: /cannot be trusted: it is a symbolic link/,
   },
@@ -634,4 +649,27 @@ Deno.test("a lockspace whose filesystem fails: 74", async () => {
   const execute = withFault(used.world, "flock:error=EIO");
   const says = /cannot lock a file in \/.*\/lockspace: input\/output error/;
   await assertNotStarted(used.world, used.start, { code: 74, says }, { execute });
+});
+
+/** Fails every look at one file, in whatever way it is looked at. */
+function withUnreadable(world: World, path: string, errno: string, env: Record<string, string> = {}) {
+  const calls = "faccessat,faccessat2,statx,newfstatat,readlinkat,openat";
+  const fault = ["-P", path, ...STRACE.slice(1), `inject=${calls}:error=${errno}`];
+  return (args: string[]) => world.execute("strace", [...fault, BINARY, ...args], { env });
+}
+
+for (const errno of ["EIO", "ESTALE"]) {
+  Deno.test(`a generation file that cannot be read (${errno}) is not taken for one that is not there: 74`, async () => {
+    await using used = await UsedWorld.create();
+    const execute = withUnreadable(used.world, used.stateFile, errno);
+    await assertNotStarted(used.world, used.start, { code: 74, says: /\/state\.json: / }, { execute });
+  });
+}
+
+Deno.test("a default configuration that may not be read is not taken for one that is not there: 77", async () => {
+  await using used = await UsedWorld.create();
+  const path = "/etc/lockvisor/lockvisor.toml";
+  const execute = withUnreadable(used.world, path, "EACCES", { LOCKVISOR_CONFIG: "" });
+  const says = new RegExp(`${path}: permission denied`);
+  await assertNotStarted(used.world, used.start, { code: 77, says }, { execute });
 });

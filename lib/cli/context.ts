@@ -1,5 +1,6 @@
 import type { Settings } from "../config/settings.ts";
 import type { DriverConfig } from "../driver/contract.ts";
+import { errnoOf, fileError, LockvisorError } from "../errors.ts";
 
 /** The outside world of a command: streams, environment, user. Commands touch these and no globals. */
 export interface CliContext {
@@ -9,7 +10,6 @@ export interface CliContext {
   note(line: string): void;
   environment(name: string): string | undefined;
   effectiveUid: number;
-  cwd: string;
   hostName: string;
   /** Whether results go to a terminal that may have colours. */
   colours: "wanted" | "unwanted";
@@ -30,14 +30,32 @@ export function driverConfig(context: CliContext, settings: Settings): DriverCon
 /** The context of the real process. */
 export function processContext(): CliContext {
   return {
-    out: (text) => writeAll(Deno.stdout, text),
+    out: (text) => writeResults(text),
     note: (line) => writeAll(Deno.stderr, `lockvisor: ${line}\n`),
-    environment: (name) => Deno.env.get(name),
+    environment: readVariable,
     effectiveUid: Deno.uid() ?? 0,
-    cwd: Deno.cwd(),
     hostName: Deno.hostname(),
     colours: Deno.stdout.isTerminal() && !Deno.noColor ? "wanted" : "unwanted",
   };
+}
+
+function readVariable(name: string): string | undefined {
+  try {
+    return Deno.env.get(name);
+  } catch (error) {
+    throw new LockvisorError("config", `environment variable ${name} is not valid UTF-8; set it anew`, {
+      cause: error,
+    });
+  }
+}
+
+function writeResults(text: string): void {
+  try {
+    writeAll(Deno.stdout, text);
+  } catch (error) {
+    if (errnoOf(error) === "EPIPE" || error instanceof Deno.errors.BrokenPipe) throw error;
+    throw new LockvisorError("io", fileError("write the results", error).message, { cause: error });
+  }
 }
 
 function writeAll(stream: { writeSync(bytes: Uint8Array): number }, text: string): void {

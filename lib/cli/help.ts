@@ -51,7 +51,7 @@ export function commandHelp(command: CommandDefinition): string {
     ...rows([...command.options.map(optionRow), ["-h, --help", "show this help"]]),
     ...(command.details ?? []).flatMap((paragraph) => ["", ...wrap(paragraph, "")]),
     "",
-    `Settings (--${SETTING_OPTIONS.map(({ name }) => name).join(", --")}): see lockvisor --help`,
+    ...wrap(`Settings (--${SETTING_OPTIONS.map(({ name }) => name).join(", --")}): see lockvisor --help`, ""),
     "",
   ].join("\n");
 }

@@ -6,7 +6,7 @@ import { initLockspace } from "../lockspace/lockspace.ts";
 
 /** `lockvisor init`: make a lockspace. */
 export function run({ options, arguments: [directory] }: Invocation, context: CliContext): number {
-  const { outcome, lockspace } = initLockspace(absolutePath(directory!, context.cwd), context.effectiveUid);
+  const { outcome, lockspace } = initLockspace(absolutePath(directory!), context.effectiveUid);
   const { path, id } = lockspace;
   if (options.isGiven("json")) context.out(JSON.stringify({ lockspace: path, id, outcome }) + "\n");
   else if (outcome === "created") context.out(printable(`made the lockspace ${path} (id ${id})`) + "\n");

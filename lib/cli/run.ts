@@ -29,7 +29,6 @@ export async function run({ options, userCommand }: Invocation, context: CliCont
   await using manager = plugin.newManager("domain", "start", {
     store,
     storage: settings.storage,
-    cwd: context.cwd,
   });
   manager.setParameter("name", name);
   describeGuest(manager, options, userCommand);

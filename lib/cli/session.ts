@@ -23,7 +23,6 @@ export async function openSession(options: OptionValues, context: CliContext): P
     flags: settingFlags(options),
     environment: context.environment,
     effectiveUid: context.effectiveUid,
-    cwd: context.cwd,
   });
   const config = driverConfig(context, settings);
   const drivers = new Map<string, Driver>();
@@ -44,8 +43,7 @@ export async function openSession(options: OptionValues, context: CliContext): P
         throw error;
       }
     },
-    resolve: (spec) =>
-      resolveResource(spec, { hostId: settings.hostId, storage: settings.storage, cwd: context.cwd }),
+    resolve: (spec) => resolveResource(spec, { hostId: settings.hostId, storage: settings.storage }),
   };
 }
 

@@ -1,4 +1,4 @@
-import { addressOf, LIBC, libc, syscall } from "./syscall.ts";
+import { addressOf, lastError, libc, syscall } from "./syscall.ts";
 
 const F_GETFD = 1n;
 const F_SETFD = 2n;
@@ -38,11 +38,4 @@ export function execvp(command: readonly [string, ...string[]]): number {
   strings.forEach((bytes, index) => argv[index] = addressOf(bytes));
   libc().execvp(strings[0]!, new Uint8Array(argv.buffer));
   return lastError();
-}
-
-/** errno of this thread, errno(3); looked up only where something failed. */
-function lastError(): number {
-  const { symbols } = Deno.dlopen(LIBC, { __errno_location: { parameters: [], result: "pointer" } });
-  const location = symbols.__errno_location();
-  return location === null ? 0 : new Deno.UnsafePointerView(location).getInt32();
 }

@@ -11,6 +11,7 @@ function open() {
   return Deno.dlopen(LIBC, {
     syscall: { parameters: ["i64", "i64", "i64", "i64", "i64"], result: "i64" },
     execvp: { parameters: ["buffer", "buffer"], result: "i32" },
+    __errno_location: { parameters: [], result: "pointer" },
   }).symbols;
 }
 
@@ -21,13 +22,19 @@ export function libc() {
 
 /** Numbers of system calls, from the kernel's asm/unistd.h of each machine. */
 const NUMBERS = {
-  x86_64: { fcntl: 72n, rt_sigaction: 13n, faccessat: 269n },
-  aarch64: { fcntl: 25n, rt_sigaction: 134n, faccessat: 48n },
+  x86_64: { fcntl: 72n, rt_sigaction: 13n, faccessat2: 439n },
+  aarch64: { fcntl: 25n, rt_sigaction: 134n, faccessat2: 439n },
 }[Deno.build.arch];
 
 /** One system call; -1 when it failed. */
 export function syscall(name: keyof typeof NUMBERS, ...[a = 0n, b = 0n, c = 0n, d = 0n]: bigint[]): bigint {
   return libc().syscall(NUMBERS[name], a, b, c, d);
+}
+
+/** errno of this thread as the call just before left it, errno(3); 0 when it cannot be read. */
+export function lastError(): number {
+  const location = libc().__errno_location();
+  return location === null ? 0 : new Deno.UnsafePointerView(location).getInt32();
 }
 
 /** The address of bytes, to be handed to a call at once: it holds as long as somebody refers to the bytes. */

@@ -1,7 +1,8 @@
 import { errnoOf, fileError, LockvisorError } from "../errors.ts";
+import { directoryStatus, refuseUnsafeDirectory } from "../files/own_directory.ts";
 import { writeThenRename } from "../files/atomic_write.ts";
 import { JsonFields, WrongShape } from "../files/json_shape.ts";
-import { lstatIfPresent, readRecordFile } from "../files/record_file.ts";
+import { readRecordFile } from "../files/record_file.ts";
 import { hidesLocks, isNetworkFilesystem, mountOf, readMountsAlong } from "../identity/mounts.ts";
 
 /** A directory with lock files, checked and ready for use. */
@@ -33,7 +34,7 @@ const MARK = "lockspace.json";
  * others own it or may write it, `data` when its lockspace.json does not parse
  */
 export function openLockspace(location: LockspaceLocation, effectiveUid: number): Lockspace {
-  const status = directoryStatus(location.path);
+  const status = directoryStatus("lockspace", location.path);
   if (status === undefined) {
     if (location.origin === "default") return initLockspace(location.path, effectiveUid).lockspace;
     throw new LockvisorError(
@@ -107,7 +108,7 @@ export function initLockspace(
   path: string,
   effectiveUid: number,
 ): { outcome: "created" | "existed"; lockspace: Lockspace } {
-  if (directoryStatus(path) === undefined) {
+  if (statusBeforeInit(path) === undefined) {
     try {
       Deno.mkdirSync(path, { recursive: true, mode: 0o700 });
       Deno.chmodSync(path, 0o700); // mkdir's mode is cut by the umask, which may be stricter than we need
@@ -115,7 +116,7 @@ export function initLockspace(
       throw creationError(path, error);
     }
   }
-  refuseUnsafeDirectory("lockspace", path, directoryStatus(path)!, effectiveUid);
+  refuseUnsafeDirectory("lockspace", path, directoryStatus("lockspace", path)!, effectiveUid);
   const location: LockspaceLocation = { path, origin: "configured" };
   if (readMark(path) !== undefined) {
     return { outcome: "existed", lockspace: openLockspace(location, effectiveUid) };
@@ -131,6 +132,16 @@ export function initLockspace(
   return { outcome: "created", lockspace: openLockspace(location, effectiveUid) };
 }
 
+/** What stands where a lockspace is to be made. @throws {LockvisorError} `cannot-create` when nothing can be made there */
+function statusBeforeInit(path: string): Deno.FileInfo | undefined {
+  try {
+    return directoryStatus("lockspace", path);
+  } catch (error) {
+    if (!(error instanceof LockvisorError) || error.code !== "config") throw error;
+    throw new LockvisorError("cannot-create", `cannot create ${path}: ${error.message}`, { cause: error });
+  }
+}
+
 function creationError(path: string, error: unknown): LockvisorError {
   if (["EEXIST", "ENOTDIR", "EISDIR"].includes(errnoOf(error))) {
     return new LockvisorError("cannot-create", `cannot create ${path}: a component of it is not a directory`);
@@ -139,42 +150,6 @@ function creationError(path: string, error: unknown): LockvisorError {
   return cause.code === "permission"
     ? cause
     : new LockvisorError("cannot-create", cause.message, { cause: error });
-}
-
-/** What the path names, links followed, or undefined when nothing is there. @throws {LockvisorError} */
-function directoryStatus(path: string): Deno.FileInfo | undefined {
-  try {
-    return Deno.statSync(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound && lstatIfPresent(path) === undefined) return undefined;
-    if (error instanceof Deno.errors.NotFound) {
-      throw new LockvisorError("config", `${path} is a symbolic link that leads nowhere`);
-    }
-    throw fileError(`look at ${path}`, error);
-  }
-}
-
-/** Refuses a directory of ours that belongs to somebody else or that others may write. */
-export function refuseUnsafeDirectory(
-  what: string,
-  path: string,
-  status: Deno.FileInfo,
-  effectiveUid: number,
-): void {
-  if (!status.isDirectory) throw new LockvisorError("config", `${what} ${path} is not a directory`);
-  if (status.uid !== effectiveUid) {
-    throw new LockvisorError(
-      "permission",
-      `${what} ${path} belongs to uid ${status.uid}, not to uid ${effectiveUid}, who runs this; use one of your own`,
-    );
-  }
-  if ((status.mode! & 0o022) !== 0) {
-    const mode = (status.mode! & 0o7777).toString(8).padStart(4, "0");
-    throw new LockvisorError(
-      "permission",
-      `${what} ${path} may be written by others (mode ${mode}); look who did, then: chmod 0700 ${path}`,
-    );
-  }
 }
 
 function isEmptyDirectory(path: string): boolean {

@@ -101,21 +101,37 @@ export function lockFileFault(
 }
 
 /** Filesystems answer so when they have no flock(2) or their lock service is away; flock(2), nfs(5). */
-const NO_FLOCK = ["ENOLCK", "EOPNOTSUPP", "ENOSYS", "EINVAL"];
+const NO_FLOCK = ["ENOLCK", "EOPNOTSUPP", "ENOTSUP", "ENOSYS", "EINVAL"];
 
-function tryFlock(file: Deno.FsFile, lockspace: Lockspace, mode: LockMode): boolean {
+/** Asks for a flock on an open lock file. @throws {LockvisorError} `config` when the filesystem has none */
+export function tryFlock(file: Deno.FsFile, lockspace: Lockspace, mode: LockMode): boolean {
   try {
     return file.tryLockSync(mode === "exclusive");
   } catch (error) {
-    if (NO_FLOCK.includes(errnoOf(error)) || error instanceof Deno.errors.NotSupported) {
-      throw new LockvisorError(
-        "config",
-        `lockspace ${lockspace.path} is on a filesystem (${lockspace.filesystem}) that does not offer flock; choose a directory on another one`,
-        { cause: error },
-      );
-    }
-    throw fileError(`lock a file in ${lockspace.path}`, error);
+    throw flockError(error, {
+      path: lockspace.path,
+      holder: `lockspace ${lockspace.path}`,
+      filesystem: lockspace.filesystem,
+    });
   }
+}
+
+/** Where flock(2) failed: the file or directory, and the directory of ours that it stands for, in words. */
+interface FlockPlace {
+  path: string;
+  holder: string;
+  filesystem?: string;
+}
+
+/** What it means that flock(2) failed. `config` where the filesystem has no such locks. */
+export function flockError(error: unknown, { path, holder, filesystem }: FlockPlace): LockvisorError {
+  if (NO_FLOCK.includes(errnoOf(error)) || error instanceof Deno.errors.NotSupported) {
+    const which = filesystem === undefined ? "" : ` (${filesystem})`;
+    const text =
+      `${holder} is on a filesystem${which} that does not offer flock; choose a directory on another one`;
+    return new LockvisorError("config", text, { cause: error });
+  }
+  return fileError(`lock a file in ${path}`, error);
 }
 
 /** Whether the path still leads to the file that is open. */

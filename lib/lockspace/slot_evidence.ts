@@ -3,7 +3,7 @@ import { lstatIfPresent } from "../files/record_file.ts";
 import type { FlockEntry } from "../process/descriptors.ts";
 import { ownNamespace } from "../process/process_identity.ts";
 import type { Lockspace } from "./lockspace.ts";
-import { openSlot, type Slot, slotPath, SLOTS } from "./slot.ts";
+import { openSlot, type Slot, slotPath, SLOTS, tryFlock } from "./slot.ts";
 
 /** What is known of a slot: nobody has it, or how it is held and by which processes of this host, if known. */
 export type SlotEvidence = { state: "free" } | { state: LockMode; pids: number[] };
@@ -51,7 +51,7 @@ function trySlot(lockspace: Lockspace, key: string, slot: Slot): SlotEvidence {
     const file = openSlot(lockspace, key, slot);
     if (file === "vanished") return { state: "free" };
     try {
-      if (!file.tryLockSync(mode === "exclusive")) {
+      if (!tryFlock(file, lockspace, mode)) {
         return { state: mode === "shared" ? "exclusive" : "shared", pids: [] };
       }
     } finally {

@@ -1,10 +1,11 @@
 import { fileError, LockvisorError } from "../errors.ts";
+import { directoryStatus, refuseUnsafeDirectory } from "../files/own_directory.ts";
 import { removeIfPresent, writeThenRename } from "../files/atomic_write.ts";
 import { WrongShape } from "../files/json_shape.ts";
 import { isPresent } from "../files/presence.ts";
 import { readRecordFile } from "../files/record_file.ts";
 import { uuidOfName } from "../identity/key.ts";
-import { refuseUnsafeDirectory } from "../lockspace/lockspace.ts";
+import { flockError } from "../lockspace/slot.ts";
 import { lifeOf } from "../process/process_identity.ts";
 import { formatGuestRecord, type GuestRecord, parseGuestRecord } from "./guest_record.ts";
 
@@ -15,23 +16,19 @@ export type RecordEntry =
 
 /** The records of this host's guests, `<runtime>/guests/<uuid>.json`. */
 export class GuestStore {
-  readonly #runtimeDir: string;
+  readonly runtimeDir: string;
   readonly #directory: string;
 
   constructor(runtimeDir: string) {
-    this.#runtimeDir = runtimeDir;
+    this.runtimeDir = runtimeDir;
     this.#directory = `${runtimeDir}/guests`;
   }
 
   /** Makes the directories if need be. @throws {LockvisorError} when others may write them */
   prepare(effectiveUid: number): void {
-    for (const directory of [this.#runtimeDir, this.#directory]) {
-      try {
-        if (!isPresent(directory)) Deno.mkdirSync(directory, { recursive: true, mode: 0o700 });
-      } catch (error) {
-        throw fileError(`create the runtime directory ${directory}`, error);
-      }
-      refuseUnsafeDirectory("runtime directory", directory, Deno.statSync(directory), effectiveUid);
+    for (const directory of [this.runtimeDir, this.#directory]) {
+      const status = directoryStatus("runtime directory", directory) ?? makeDirectory(directory);
+      refuseUnsafeDirectory("runtime directory", directory, status, effectiveUid);
     }
   }
 
@@ -116,7 +113,7 @@ export class GuestStore {
 
   /** Runs an action while no other lockvisor on this host changes records. The kernel ends this with us. */
   #exclusively(action: () => void): void {
-    const path = `${this.#runtimeDir}/guests.lock`;
+    const path = `${this.runtimeDir}/guests.lock`;
     let file: Deno.FsFile;
     try {
       file = Deno.openSync(path, { read: true, write: true, create: true, mode: 0o600 });
@@ -124,11 +121,28 @@ export class GuestStore {
       throw fileError(`open ${path}`, error);
     }
     try {
-      file.lockSync(true);
+      lockForChange(file, path);
       action();
     } finally {
       file.close();
     }
+  }
+}
+
+function makeDirectory(path: string): Deno.FileInfo {
+  try {
+    Deno.mkdirSync(path, { recursive: true, mode: 0o700 });
+    return Deno.statSync(path);
+  } catch (error) {
+    throw fileError(`create the runtime directory ${path}`, error);
+  }
+}
+
+function lockForChange(file: Deno.FsFile, path: string): void {
+  try {
+    file.lockSync(true);
+  } catch (error) {
+    throw flockError(error, { path, holder: `${path}: the runtime directory` });
   }
 }
 

@@ -9,7 +9,7 @@ import type {
   ResolvedResource,
   ResourceType,
 } from "../driver/contract.ts";
-import type { Access } from "../access.ts";
+import { type Access, ACCESSES, isAccess } from "../access.ts";
 import { LockvisorError } from "../errors.ts";
 import type { DeclaredStorage } from "../config/settings.ts";
 import { resolveResource } from "../identity/resource.ts";
@@ -27,12 +27,14 @@ export type ManagerMode = "start" | "attach" | "migrate";
 export interface ManagerOptions {
   store: GuestStore;
   storage: readonly DeclaredStorage[];
-  cwd: string;
+  /** Where relative paths start; default: the current directory. */
+  cwd?: string;
 }
 
 /** Where a manager is in its life. Fields exist only where they are true. */
 type Phase =
   | { phase: "open" }
+  | { phase: "acquiring" }
   | { phase: "acquired"; hold: Hold; record: GuestRecord }
   | { phase: "shut-down" }
   | { phase: "freed" };
@@ -94,12 +96,29 @@ export class LockManager implements AsyncDisposable {
    */
   registerResource(type: ResourceType, name: string, access: Access): void {
     this.#enter("registerResource");
+    if (typeof name !== "string") {
+      {
+        throw new LockvisorError("usage", `registerResource: the name ${JSON.stringify(name)} is not a text`);
+      }
+    }
+    if (type !== "disk" && type !== "lease") {
+      throw new LockvisorError(
+        "usage",
+        `registerResource: unknown resource type "${type}"; there are: disk, lease`,
+      );
+    }
+    if (!isAccess(access)) {
+      throw new LockvisorError(
+        "usage",
+        `registerResource: unknown access "${access}"; there are: ${ACCESSES.join(", ")}`,
+      );
+    }
     // A driver that leases whole guests may ignore resources; they are kept in the record all the same.
     this.#resources.push(
       resolveResource({ type, name, access }, {
         hostId: this.#config.host.id,
         storage: this.#options.storage,
-        cwd: this.#options.cwd,
+        ...(this.#options.cwd === undefined ? {} : { cwd: this.#options.cwd }),
       }),
     );
   }
@@ -119,13 +138,22 @@ export class LockManager implements AsyncDisposable {
     this.#enter("acquireObject");
     const guest = this.#guest();
     this.#options.store.prepare(this.#config.effectiveUid);
+    this.#phase = { phase: "acquiring" };
+    try {
+      this.#phase = await this.#take(guest);
+    } finally {
+      if (this.#phase.phase === "acquiring") this.#phase = { phase: "open" };
+    }
+  }
+
+  async #take(guest: Guest): Promise<Phase> {
     const result = await this.#driver.acquire(guest, this.#resources);
     if (result.outcome === "refused") throw lockedError(result.refusal);
     const { hold } = result;
     try {
       const record = this.#recordOf(guest, hold);
       this.#options.store.claim(record);
-      this.#phase = { phase: "acquired", hold, record };
+      return { phase: "acquired", hold, record };
     } catch (error) {
       hold.giveBack();
       throw error;
@@ -152,14 +180,28 @@ export class LockManager implements AsyncDisposable {
   supervisorArgs(): string[] {
     this.#enter("supervisorArgs");
     const guest = this.#guest();
-    const args = ["run", "--plugin", this.#definition.name, "--name", guest.name, "--uuid", guest.uuid];
-    if (guest.id !== null) args.push("--id", guest.id);
-    if (guest.qmp !== null) args.push("--qmp", guest.qmp);
-    args.push("--on-lock-failure", guest.onLockFailure);
+    // With "=", since a value may begin with a dash.
+    const args = ["run", `--plugin=${this.#definition.name}`, `--name=${guest.name}`, `--uuid=${guest.uuid}`];
+    if (guest.id !== null) args.push(`--id=${guest.id}`);
+    if (guest.qmp !== null) args.push(`--qmp=${guest.qmp}`);
+    args.push(`--on-lock-failure=${guest.onLockFailure}`, ...this.#settingArgs());
     for (const { type, name, access } of this.#resources) {
-      args.push(`--${type}`, `${name.replaceAll(",", ",,")},access=${access}`);
+      args.push(`--${type}=${name.replaceAll(",", ",,")},access=${access}`);
     }
     return [...args, "--"];
+  }
+
+  /** The settings in force here, so that the program we name works on the same lockspace and records. */
+  #settingArgs(): string[] {
+    const { lockspace, host, sharedStorage, readonlyDisks } = this.#config;
+    return [
+      ...(lockspace.origin === "configured" ? [`--lockspace=${lockspace.path}`] : []),
+      `--runtime-dir=${this.#options.store.runtimeDir}`,
+      `--host-id=${host.id}`,
+      `--shared-storage=${sharedStorage}`,
+      `--readonly=${readonlyDisks}`,
+      ...this.#options.storage.map(({ id, path }) => `--storage=${id}=${path}`),
+    ];
   }
 
   /** The guest did not start or has ended: gives its locks back and takes its record away. */
