@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { canLock, lockFiles } from "./support/kernel.ts";
-import { type Answer, assertAnswer, assertNotStarted, assertRefused } from "./support/refused.ts";
+import { type Answer, assertAnswer, assertNotStarted, assertRefused, runBounded } from "./support/refused.ts";
 import { BINARY, World } from "./support/world.ts";
 
 const NAMED = ["--name", "vm1"];
@@ -430,7 +430,7 @@ for (const { kind, put, warning } of NOTES) {
     // The lock files of vm2's own lease and of the other one are made at first use, whatever comes of it.
     await world.run(["run", "--name", "vm2", "--lease", "made:before", "--", "true"]);
     await assertNotStarted(world, start, { code: 75, says });
-    const inspected = await world.run(["inspect", "--json", disk]);
+    const inspected = await runBounded(world, ["inspect", "--json", disk]);
     assert.equal(inspected.code, 0, inspected.stderr);
     const lines = inspected.stderr.trimEnd().split("\n");
     assert.equal(lines.length, 2, "a warning for each");
@@ -519,7 +519,7 @@ Deno.test("hostile files: records that are no files are told, and none of them h
   ];
   for (const [put, says] of puts) {
     await put();
-    const { code, stdout, stderr } = await world.run(["status"]);
+    const { code, stdout, stderr } = await runBounded(world, ["status"]);
     assert.equal(code, 65, stderr);
     assert.match(stderr, says);
     assert.match(stdout, /^vm1 /m);

@@ -4,11 +4,14 @@ import { type CommandDefinition, DISK_OPTION, JSON_OPTION, LEASE_OPTION } from "
 import type { Invocation } from "./parse.ts";
 import { run } from "./run.ts";
 
-/** A subcommand's module, read only when the command is carried out: a start shall not wait for the others. */
-type CommandModule = { run(invocation: Invocation, context: CliContext): Promise<number> | number };
+type Implementation = (invocation: Invocation, context: CliContext) => Promise<number> | number;
 
-function lazily(load: () => Promise<CommandModule>): CommandDefinition["run"] {
-  return async (invocation, context) => (await load()).run(invocation, context);
+/**
+ * A command that is read only when it is carried out. All of these together are one module: the start of a guest
+ * shall not wait for them, and each further file of the program would cost it a load.
+ */
+function lazily(pick: (module: typeof import("./unhurried.ts")) => Implementation): CommandDefinition["run"] {
+  return async (invocation, context) => await pick(await import("./unhurried.ts"))(invocation, context);
 }
 
 /** Every subcommand, in the order of the help text. */
@@ -21,7 +24,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
     details: [
       "DIR is new or empty; on storage that hosts share, the lockspace serves all of them. Again on the same: nothing changes.",
     ],
-    run: lazily(() => import("./init.ts")),
+    run: lazily(({ init }) => init),
   },
   {
     name: "run",
@@ -66,7 +69,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
     details: [
       "GUEST is a name or a UUID. LOCKS counts the keys that the kernel shows as held by the guest, of those that it was given.",
     ],
-    run: lazily(() => import("./status.ts")),
+    run: lazily(({ status }) => status),
   },
   {
     name: "inspect",
@@ -76,20 +79,20 @@ export const COMMANDS: readonly CommandDefinition[] = [
     details: [
       "DISK is a path or URI, LEASE is LOCKSPACE:KEY; the lease that every guest has on itself is guest:UUID.",
     ],
-    run: lazily(() => import("./inspect.ts")),
+    run: lazily(({ inspect }) => inspect),
   },
   {
     name: "check",
     summary: "tell whether locks would be granted now: exit status 0, or 1 with the holders; takes nothing",
     arguments: [],
     options: [DISK_OPTION, LEASE_OPTION, JSON_OPTION],
-    run: lazily(() => import("./check.ts")),
+    run: lazily(({ check }) => check),
   },
   {
     name: "version",
     summary: "print the version",
     arguments: [],
     options: [JSON_OPTION],
-    run: lazily(() => import("./version.ts")),
+    run: lazily(({ version }) => version),
   },
 ];

@@ -11,7 +11,7 @@ export async function runProgram(args: readonly string[], context: CliContext): 
       context.out(`lockvisor ${VERSION}\n`);
       return 0;
     case "help": {
-      const { commandHelp, programHelp } = await import("./help.ts");
+      const { commandHelp, programHelp } = await import("./unhurried.ts");
       context.out(request.command === undefined ? programHelp(COMMANDS) : commandHelp(request.command));
       return 0;
     }

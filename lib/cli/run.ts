@@ -34,12 +34,12 @@ export async function run({ options, userCommand }: Invocation, context: CliCont
   describeGuest(manager, options, userCommand);
   for (const { type, name, access } of resources) manager.registerResource(type, name, access);
   if (options.isGiven("dry-run")) {
-    const { formatForecasts } = await import("./forecast_text.ts");
+    const { formatForecasts } = await import("./unhurried.ts");
     context.out(formatForecasts(manager.forecast(), options.isGiven("json") ? "json" : "text"));
     return 0;
   }
   if (waitMs === 0) await manager.acquireObject();
-  else await (await import("./wait.ts")).acquireWithin(manager, waitMs);
+  else await (await import("./unhurried.ts")).acquireWithin(manager, waitMs);
   manager.handOver();
   return becomeCommand([program!, ...args]);
 }

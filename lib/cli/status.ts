@@ -13,7 +13,7 @@ export async function run({ options, arguments: [guest] }: Invocation, context: 
   context.out(
     options.isGiven("json")
       ? JSON.stringify({ guests: guests.map(({ view }) => view) }) + "\n"
-      : await formatGuests(guests, context),
+      : formatGuests(guests, context),
   );
   if (guest === undefined) refuseDamaged(host);
   return 0;
@@ -45,7 +45,7 @@ function refuseDamaged(host: HostView): void {
   throw new LockvisorError("data", `${error.message} (and ${others.length} more)`);
 }
 
-async function formatGuests(guests: readonly ObservedGuest[], context: CliContext): Promise<string> {
+function formatGuests(guests: readonly ObservedGuest[], context: CliContext): string {
   if (guests.length === 0) return "no guests\n";
   const rows = guests.map(({ view, locks }): TableCell[] => [
     printable(view.name),
@@ -55,7 +55,7 @@ async function formatGuests(guests: readonly ObservedGuest[], context: CliContex
     locksCell(locks),
     printable(view.resources.filter(({ type }) => type === "disk").map(({ name }) => name).join(" ") || "-"),
   ]);
-  return await formatTable(["NAME", "STATE", "PID", "SINCE", "LOCKS", "DISKS"], rows, context.colours);
+  return formatTable(["NAME", "STATE", "PID", "SINCE", "LOCKS", "DISKS"], rows, context.colours);
 }
 
 const STATE_COLOUR: Record<ObservedGuest["view"]["state"], Colour> = {

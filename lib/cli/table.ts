@@ -1,3 +1,5 @@
+import { displayWidth } from "./display_width.ts";
+
 /** Colours that add to a meaning, which the text alone carries too. */
 export type Colour = "none" | "green" | "yellow" | "red";
 
@@ -5,12 +7,11 @@ export type Colour = "none" | "green" | "yellow" | "red";
 export type TableCell = string | { text: string; colour: Colour };
 
 /** Lines with aligned columns, two spaces between them, no spaces at the end. */
-export async function formatTable(
+export function formatTable(
   header: readonly string[],
   rows: readonly (readonly TableCell[])[],
   colours: "wanted" | "unwanted",
-): Promise<string> {
-  const { displayWidth } = await import("./display_width.ts");
+): string {
   const textOf = (cell: TableCell) => typeof cell === "string" ? cell : cell.text;
   const widths = header.map((title, column) =>
     Math.max(displayWidth(title), ...rows.map((row) => displayWidth(textOf(row[column] ?? ""))))

@@ -5,7 +5,7 @@ import { isPresent } from "../files/presence.ts";
 import { isText, JsonFields, WrongShape } from "../files/json_shape.ts";
 import { readRecordFile } from "../files/record_file.ts";
 import { type Life, lifeOf, type ProcessIdentity, readProcessIdentity } from "../process/process_identity.ts";
-import { ensureKeyDirectory, keyDirectory } from "./key_state.ts";
+import { keyDirectory } from "./key_state.ts";
 import type { Lockspace } from "./lockspace.ts";
 
 /** A resource as a note names it. */
@@ -41,13 +41,13 @@ export function notePath(lockspace: Lockspace, key: string, hostId: string, gues
 }
 
 /**
- * Writes a holder's note beside each of its keys; to be called while all of them are locked. The text is written
+ * Writes a holder's note beside each of its keys, whose directories are there; to be called while all of them are
+ * locked. The text is written
  * once, and each key gets a link to it: a link appears whole, as a renamed file does, and costs a tenth.
  */
 export function writeNotes(lockspace: Lockspace, keys: readonly string[], note: HolderNote): void {
   const text = JSON.stringify({ version: NOTE_VERSION, ...note }) + "\n";
   const pathOf = (key: string) => {
-    ensureKeyDirectory(lockspace, key);
     const path = notePath(lockspace, key, note.host.id, note.guest.uuid);
     if (isPresent(path)) removeIfPresent(path); // of an earlier life of the same guest
     return path;

@@ -73,7 +73,7 @@ function damagedState(path: string, reason: string): LockvisorError {
 }
 
 /**
- * Writes the state of a key. The first time it also reaches the disk before it gets its name: a power cut must
+ * Writes the state of a key, whose directory is there. The first time it also reaches the disk before it gets its name: a power cut must
  * not leave an empty file that then refuses every start.
  */
 export function writeKeyState(
@@ -82,7 +82,7 @@ export function writeKeyState(
   state: KeyState,
   history: "first" | "later",
 ): void {
-  const path = `${ensureKeyDirectory(lockspace, key)}/state.json`;
+  const path = `${keyDirectory(lockspace, key)}/state.json`;
   const text = JSON.stringify({ version: STATE_VERSION, ...state }) + "\n";
   writeThenRename(path, text, { durability: history === "first" ? "synced" : "buffered" });
 }

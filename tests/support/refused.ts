@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { Finished, World } from "./world.ts";
+import { BINARY, type Finished, type World } from "./world.ts";
 
 /** How a bad input must be answered. */
 export interface Answer {
@@ -26,11 +26,19 @@ export async function assertRefused(
   options: RefusedOptions = {},
 ): Promise<void> {
   const before = await everything(world);
-  const execute = options.execute ??
-    ((words) => world.run(words, options.env === undefined ? {} : { env: options.env }));
+  const execute = options.execute ?? ((words) => runBounded(world, words, options.env));
   const result = await execute(args);
   assertAnswer(result, answer);
   assert.deepEqual(await everything(world), before, "nothing has changed");
+}
+
+/** Runs lockvisor, but kills it (exit status 137) when it hangs, as on a FIFO that nobody opens. */
+export function runBounded(
+  world: World,
+  args: string[],
+  env: Record<string, string> = {},
+): Promise<Finished> {
+  return world.execute("timeout", ["--signal=KILL", "30", BINARY, ...args], { env });
 }
 
 /** {@linkcode assertRefused} for a start: the guest's command would leave a file behind if it ran. */

@@ -1,0 +1,9 @@
+/** The parts of the command line that the start of a guest does not need; see commands.ts. */
+export { run as check } from "./check.ts";
+export { formatForecasts } from "./forecast_text.ts";
+export { commandHelp, programHelp } from "./help.ts";
+export { run as init } from "./init.ts";
+export { run as inspect } from "./inspect.ts";
+export { run as status } from "./status.ts";
+export { run as version } from "./version.ts";
+export { acquireWithin } from "./wait.ts";
