@@ -8,7 +8,10 @@ import type {
   Inspection,
   Known,
   LockEvidence,
+  PlugOutcome,
   ResolvedResource,
+  RunningGuest,
+  UnplugOutcome,
 } from "../lib/driver/contract.ts";
 
 /** The driver that takes no locks: guests are recorded, nothing is refused. */
@@ -18,6 +21,14 @@ class NopDriver implements Driver {
       outcome: "granted",
       hold: { locks: [], leaseKeys: [], makeInheritable() {}, giveBack() {} },
     });
+  }
+
+  plug({ process }: RunningGuest): Promise<PlugOutcome> {
+    return Promise.resolve({ outcome: "granted", carrier: { kind: "guest", ...process, locks: [] } });
+  }
+
+  unplug({ carriers }: RunningGuest): Promise<UnplugOutcome> {
+    return Promise.resolve({ carriers: [...carriers], missing: [] });
   }
 
   forecast(_guest: Guest | undefined, resources: readonly ResolvedResource[]): Forecast[] {
@@ -43,7 +54,7 @@ class NopDriver implements Driver {
 
 const definition: DriverDefinition = {
   name: "nop",
-  capabilities: { resources: ["disk", "lease"], hotplug: false, migration: false, pause: false },
+  capabilities: { resources: ["disk", "lease"], hotplug: true, migration: false, pause: false },
   create: () => new NopDriver(),
 };
 

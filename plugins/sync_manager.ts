@@ -1,6 +1,5 @@
 import type {
   AcquireOutcome,
-  CarriedLock,
   CarrierClaim,
   Driver,
   DriverConfig,
@@ -12,25 +11,28 @@ import type {
   Inspection,
   Known,
   LockEvidence,
+  PlugOutcome,
   Refusal,
   ResolvedResource,
+  RunningGuest,
+  UnplugOutcome,
 } from "../lib/driver/contract.ts";
 import { LockvisorError } from "../lib/errors.ts";
 import { identity } from "../lib/identity/key.ts";
 import { leaseIdentity } from "../lib/identity/resource.ts";
 import { setOnExec } from "../lib/libc/exec.ts";
-import { giveBackSlots, type HeldSlot, tryAcquireKeys } from "../lib/lockspace/acquire_keys.ts";
+import { tryAcquireKeys } from "../lib/lockspace/acquire_keys.ts";
+import { type Grant, settleGrant } from "../lib/lockspace/grant.ts";
 import { carrierEvidence } from "../lib/lockspace/carrier_evidence.ts";
-import { type HolderNote, removeNote, removeStaleNotes, writeNotes } from "../lib/lockspace/holder_note.ts";
+import { removeNote } from "../lib/lockspace/holder_note.ts";
 import { blockersOf, holdersOfKey } from "../lib/lockspace/key_holders.ts";
 import { planKeys, type PlannedKey } from "../lib/lockspace/key_plan.ts";
-import { ensureKeyDirectory, readKeyState, writeKeyState } from "../lib/lockspace/key_state.ts";
+import { readKeyState } from "../lib/lockspace/key_state.ts";
 import { type Lockspace, openLockspace } from "../lib/lockspace/lockspace.ts";
-import { slotPath } from "../lib/lockspace/slot.ts";
 import { observeKey, type SlotEvidence } from "../lib/lockspace/slot_evidence.ts";
-import { ownDescriptorNumbers, refuseTooManyLocks } from "../lib/process/descriptor_numbers.ts";
+import { refuseTooManyLocks } from "../lib/process/descriptor_numbers.ts";
 import { type FlockEntry, kernelFlocks } from "../lib/process/descriptors.ts";
-import { identifySelf } from "../lib/process/process_identity.ts";
+import { identifySelf, type ProcessIdentity } from "../lib/process/process_identity.ts";
 
 /**
  * How long a refusal without a name is tried again, in milliseconds: whoever holds the key but has left no note
@@ -48,8 +50,56 @@ class SyncManager implements Driver {
   }
 
   async acquire(guest: Guest, resources: readonly ResolvedResource[]): Promise<AcquireOutcome> {
+    const lease = guestLease(guest);
+    const result = await this.#take(guest, identifySelf(), [lease, ...resources]);
+    if (result.outcome === "refused") return result;
+    const { locks, descriptors, giveBack } = result.grant;
+    const hold: Hold = {
+      locks,
+      leaseKeys: lease.identities.map((identity) => identity.key),
+      makeInheritable: () => descriptors.forEach((descriptor) => setOnExec(descriptor, "kept")),
+      giveBack,
+    };
+    return { outcome: "granted", hold };
+  }
+
+  async plug({ guest, process }: RunningGuest, resources: readonly ResolvedResource[]): Promise<PlugOutcome> {
+    const result = await this.#take(guest, process, resources);
+    if (result.outcome === "refused") return result;
+    const { locks, descriptors, letGo, giveBack } = result.grant;
+    if (locks.length === 0) return { outcome: "granted", carrier: { kind: "guest", ...process, locks } };
+    // Read only now: the start of a guest needs none of it.
+    const { startHolder } = await import("../lib/carrier/holder.ts");
+    try {
+      const holder = startHolder(
+        process,
+        descriptors,
+        `holds locks of guest ${guest.name} (pid ${process.pid})`,
+      );
+      letGo();
+      return { outcome: "granted", carrier: { kind: "holder", ...holder, locks } };
+    } catch (error) {
+      giveBack();
+      throw error;
+    }
+  }
+
+  async unplug({ guest, carriers }: RunningGuest, keys: readonly string[]): Promise<UnplugOutcome> {
+    const { unplugKeys } = await import("../lib/carrier/unplug.ts");
     const lockspace = this.#openLockspace();
-    const wanted = [guestLease(guest), ...resources.filter((resource) => this.#isLocked(resource))];
+    const outcome = unplugKeys(lockspace, carriers, keys);
+    for (const key of keys) removeNote(lockspace, key, this.#config.host.id, guest.uuid);
+    return outcome;
+  }
+
+  /** Takes all keys of resources for a process, or none. */
+  async #take(
+    guest: Guest,
+    process: ProcessIdentity,
+    resources: readonly ResolvedResource[],
+  ): Promise<{ outcome: "granted"; grant: Grant } | { outcome: "refused"; refusal: Refusal }> {
+    const lockspace = this.#openLockspace();
+    const wanted = resources.filter((resource) => this.#isLocked(resource));
     this.#objectToLocalLockspace(lockspace, wanted);
     const plan = planKeys(wanted);
     refuseTooManyLocks(plan.length * 2);
@@ -57,7 +107,14 @@ class SyncManager implements Driver {
     while (true) {
       const result = tryAcquireKeys(lockspace, plan);
       if (result.outcome === "granted") {
-        return { outcome: "granted", hold: this.#settle(lockspace, guest, wanted, plan, result.slots) };
+        const grantee = {
+          guest,
+          process,
+          host: this.#config.host,
+          plugin: definition.name,
+          resources: wanted,
+        };
+        return { outcome: "granted", grant: settleGrant(lockspace, grantee, plan, result.slots) };
       }
       const refusal = this.#refusal(lockspace, result.at);
       if (refusal.holders.some((holder) => holder.name !== null) || Date.now() >= deadline) {
@@ -157,68 +214,6 @@ class SyncManager implements Driver {
     const { type, name, access } = planned.resource;
     return { resource: { type, name, access }, holders: this.#blockers(lockspace, planned, seen) };
   }
-
-  /** All keys are ours: count the grants, leave the notes, find the descriptors. Gives all back if that fails. */
-  #settle(
-    lockspace: Lockspace,
-    guest: Guest,
-    resources: readonly ResolvedResource[],
-    plan: readonly PlannedKey[],
-    slots: HeldSlot[],
-  ): Hold {
-    const keys = plan.map(({ key }) => key);
-    let noted = false;
-    const giveBack = () => {
-      if (noted) { for (const key of keys) removeNote(lockspace, key, this.#config.host.id, guest.uuid); }
-      giveBackSlots(slots);
-    };
-    try {
-      for (const key of keys) ensureKeyDirectory(lockspace, key);
-      countGrants(lockspace, plan);
-      noted = true;
-      writeNotes(lockspace, keys, this.#noteFor(guest, resources));
-      const numbers = ownDescriptorNumbers(slots.map(({ key, slot }) => slotPath(lockspace, key, slot)));
-      return {
-        locks: carriedLocks(slots, numbers),
-        leaseKeys: guestLease(guest).identities.map((identity) => identity.key),
-        makeInheritable: () => numbers.forEach((number) => setOnExec(number, "kept")),
-        giveBack,
-      };
-    } catch (error) {
-      giveBack();
-      throw error;
-    }
-  }
-
-  #noteFor(guest: Guest, resources: readonly ResolvedResource[]): HolderNote {
-    return {
-      guest: { uuid: guest.uuid, name: guest.name, id: guest.id },
-      host: this.#config.host,
-      process: identifySelf(),
-      since: new Date().toISOString().replace(/\.\d+Z$/, "Z"),
-      resources: resources.map(({ type, name, access, identities }) => ({
-        type,
-        name,
-        access,
-        keys: identities.map(({ key }) => key),
-      })),
-      plugin: definition.name,
-      qmp: guest.qmp,
-      onLockFailure: guest.onLockFailure,
-    };
-  }
-}
-
-/** Adds one to the generation of every key that was granted exclusively. All states are read before one is written. */
-function countGrants(lockspace: Lockspace, plan: readonly PlannedKey[]): void {
-  const exclusive = plan.filter(({ mode }) => mode === "exclusive");
-  const states = exclusive.map(({ key, identity }) => readKeyState(lockspace, key, identity));
-  exclusive.forEach(({ key, identity }, index) => {
-    const earlier = states[index];
-    const state = { identity, generation: (earlier?.generation ?? 0) + 1 };
-    writeKeyState(lockspace, key, state, earlier === undefined ? "first" : "later");
-    removeStaleNotes(lockspace, key);
-  });
 }
 
 /** The lease that every guest takes on itself, so that it cannot be started twice. */
@@ -232,19 +227,9 @@ function guestLease(guest: Guest): ResolvedResource {
   };
 }
 
-function carriedLocks(slots: readonly HeldSlot[], numbers: readonly number[]): CarriedLock[] {
-  const locks = new Map<string, CarriedLock>();
-  slots.forEach(({ key, slot }, index) => {
-    const lock = locks.get(key) ?? { key, slots: {} };
-    lock.slots[slot] = numbers[index]!;
-    locks.set(key, lock);
-  });
-  return [...locks.values()];
-}
-
 const definition: DriverDefinition = {
   name: "sync-manager",
-  capabilities: { resources: ["disk", "lease"], hotplug: false, migration: false, pause: false },
+  capabilities: { resources: ["disk", "lease"], hotplug: true, migration: false, pause: false },
   create: (config) => new SyncManager(config),
 };
 

@@ -10,6 +10,8 @@ const PACKAGE_OF: Record<string, string> = {
   strace: "strace",
   as: "binutils",
   ld: "binutils",
+  "aarch64-linux-gnu-as": "binutils-aarch64-linux-gnu",
+  "aarch64-linux-gnu-ld": "binutils-aarch64-linux-gnu",
   ip: "iproute2",
   flock: "util-linux",
   setpriv: "util-linux",

@@ -14,6 +14,8 @@ const COMMANDS = [
   "strace",
   "as",
   "ld",
+  "aarch64-linux-gnu-as",
+  "aarch64-linux-gnu-ld",
   "ip",
   "flock",
   "setpriv",

@@ -346,6 +346,30 @@ const RUNTIME_DIRECTORIES: Hostility[] = [
     says: /runtime directory \/.*\/run is not a directory/,
   },
   {
+    kind: "a link to nowhere as the records' lock file",
+    tamper: ({ world }) => {
+      const path = `${world.runtimeDir}/guests.lock`;
+      return exchange(path, () => Deno.symlink(`${world.directory}/elsewhere`, path));
+    },
+    code: 65,
+    says: /\/run\/guests\.lock is a symbolic link/,
+  },
+  {
+    kind: "a FIFO as the records' lock file",
+    tamper: (used) => makeFifo(used, `${used.world.runtimeDir}/guests.lock`),
+    code: 65,
+    says: /\/run\/guests\.lock is a FIFO/,
+  },
+  {
+    kind: "a directory as the records' lock file",
+    tamper: ({ world }) => {
+      const path = `${world.runtimeDir}/guests.lock`;
+      return exchange(path, () => Deno.mkdir(path));
+    },
+    code: 65,
+    says: /\/run\/guests\.lock is a directory/,
+  },
+  {
     kind: "a link to nowhere as runtime directory",
     tamper: ({ world }) => exchange(world.runtimeDir, () => Deno.symlink("nowhere", world.runtimeDir)),
     code: 78,
@@ -507,6 +531,11 @@ Deno.test("hostile files: records that are no files are told, and none of them h
   const path = `${world.runtimeDir}/guests/${record}`;
   const bad = "11111111-2222-4333-8444-555555555555.json";
   const place = `${world.runtimeDir}/guests/${bad}`;
+  const putWithoutPid = async () => {
+    const record = JSON.parse(await Deno.readTextFile(path));
+    record.carriers[0].pid = -1;
+    await Deno.writeTextFile(place, JSON.stringify(record));
+  };
   const puts: [() => Promise<unknown>, RegExp][] = [
     [() => world.execute("mkfifo", [place]), /it is not a regular file/],
     [() => Deno.mkdir(place), /it is not a regular file/],
@@ -515,7 +544,7 @@ Deno.test("hostile files: records that are no files are told, and none of them h
     [() => Deno.writeFile(place, GARBAGE), /it has 9437184 bytes/],
     [() => Deno.writeTextFile(place, `{"version":99}`), /its version is not known here/],
     [() => Deno.writeTextFile(place, `{"version":1,"carriers":[]}`), /"carriers" of it is empty/],
-    [() => Deno.writeTextFile(place, `{"version":1,"carriers":[{"pid":-1}]}`), /"pid" of the process is not/],
+    [putWithoutPid, /"pid" of the process is not a process id/],
   ];
   for (const [put, says] of puts) {
     await put();

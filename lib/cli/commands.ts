@@ -89,10 +89,38 @@ export const COMMANDS: readonly CommandDefinition[] = [
     run: lazily(({ check }) => check),
   },
   {
+    name: "gc",
+    summary: "remove the lock files of keys that nobody holds, and the notes of guests that are gone",
+    arguments: [],
+    options: [{ name: "dry-run", summary: "say what would be removed; remove nothing" }, JSON_OPTION],
+    details: [
+      "Safe at any time, also while guests start. Each key's state.json stays: its generation must never go back. Exits with 65 when something in the lockspace is not as lockvisor makes it; that is named and left alone.",
+    ],
+    run: lazily(({ gc }) => gc),
+  },
+  {
     name: "version",
     summary: "print the version",
     arguments: [],
     options: [JSON_OPTION],
     run: lazily(({ version }) => version),
+  },
+  {
+    name: "acquire",
+    summary: "lock disks and leases for a running guest, before they are plugged in: all or none",
+    arguments: [{ name: "GUEST", presence: "required" }],
+    options: [DISK_OPTION, LEASE_OPTION, JSON_OPTION],
+    details: [
+      "The locks are held by a tiny process beside the guest, which ends with it. What the guest has already with the same access needs nothing.",
+    ],
+    run: lazily(({ acquire }) => acquire),
+  },
+  {
+    name: "release",
+    summary: "give disks and leases of a running guest up, after they were unplugged",
+    arguments: [{ name: "GUEST", presence: "required" }],
+    options: [DISK_OPTION, LEASE_OPTION, JSON_OPTION],
+    details: ["What the guest does not hold is a warning and no failure."],
+    run: lazily(({ release }) => release),
   },
 ];

@@ -1,6 +1,8 @@
 /** The parts of the command line that the start of a guest does not need; see commands.ts. */
 export { run as check } from "./check.ts";
 export { formatForecasts } from "./forecast_text.ts";
+export { run as gc } from "./gc.ts";
+export { acquire, release } from "./hotplug.ts";
 export { commandHelp, programHelp } from "./help.ts";
 export { run as init } from "./init.ts";
 export { run as inspect } from "./inspect.ts";

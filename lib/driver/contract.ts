@@ -1,6 +1,7 @@
 import type { Access } from "../access.ts";
 import type { LockspaceLocation } from "../lockspace/lockspace.ts";
 import type { ResolvedResource, ResourceType } from "../identity/resource.ts";
+import type { ProcessIdentity } from "../process/process_identity.ts";
 import type { Slot } from "../lockspace/slot.ts";
 
 export type { ResolvedResource, ResourceType } from "../identity/resource.ts";
@@ -44,6 +45,34 @@ export interface Holder {
 export interface CarriedLock {
   key: string;
   slots: Partial<Record<Slot, number>>;
+}
+
+/**
+ * A process whose descriptors hold locks of a guest: the guest's own, or a holder, a tiny process beside it that
+ * has what was locked after the start.
+ */
+export interface Carrier extends ProcessIdentity {
+  kind: "guest" | "holder";
+  locks: CarriedLock[];
+}
+
+/** A guest that runs. */
+export interface RunningGuest {
+  guest: Guest;
+  /** The guest's own process. */
+  process: ProcessIdentity;
+  carriers: readonly Carrier[];
+}
+
+/** What asking for more resources of a running guest gave. */
+export type PlugOutcome = { outcome: "granted"; carrier: Carrier } | { outcome: "refused"; refusal: Refusal };
+
+/** What became of keys that were to be given up. */
+export interface UnplugOutcome {
+  /** The carriers that still hold something, with what they hold. */
+  carriers: Carrier[];
+  /** Keys that no carrier held any more. */
+  missing: string[];
 }
 
 /** Locks just taken, still in our own process. */
@@ -111,6 +140,10 @@ export interface CarrierClaim {
 export interface Driver {
   /** Takes all locks of a guest that is about to start in this process, or none. */
   acquire(guest: Guest, resources: readonly ResolvedResource[]): Promise<AcquireOutcome>;
+  /** Takes all locks of resources that a running guest gets, or none. They are in a carrier of their own then. */
+  plug(running: RunningGuest, resources: readonly ResolvedResource[]): Promise<PlugOutcome>;
+  /** Gives up keys that a running guest holds, wherever they are held, with their notes. */
+  unplug(running: RunningGuest, keys: readonly string[]): Promise<UnplugOutcome>;
   /** What `acquire` would meet now; takes nothing. */
   forecast(guest: Guest | undefined, resources: readonly ResolvedResource[]): Forecast[];
   /** Who has a resource. */

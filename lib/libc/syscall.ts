@@ -22,8 +22,30 @@ export function libc() {
 
 /** Numbers of system calls, from the kernel's asm/unistd.h of each machine. */
 const NUMBERS = {
-  x86_64: { fcntl: 72n, rt_sigaction: 13n, faccessat2: 439n },
-  aarch64: { fcntl: 25n, rt_sigaction: 134n, faccessat2: 439n },
+  x86_64: {
+    fcntl: 72n,
+    rt_sigaction: 13n,
+    faccessat2: 439n,
+    memfd_create: 319n,
+    pidfd_open: 434n,
+    close: 3n,
+    close_range: 436n,
+    pidfd_getfd: 438n,
+    pidfd_send_signal: 424n,
+    flock: 73n,
+  },
+  aarch64: {
+    fcntl: 25n,
+    rt_sigaction: 134n,
+    faccessat2: 439n,
+    memfd_create: 279n,
+    pidfd_open: 434n,
+    close: 57n,
+    close_range: 436n,
+    pidfd_getfd: 438n,
+    pidfd_send_signal: 424n,
+    flock: 32n,
+  },
 }[Deno.build.arch];
 
 /** One system call; -1 when it failed. */

@@ -89,7 +89,8 @@ export function readNotes(lockspace: Lockspace, key: string): NoteFile[] {
   return names.flatMap((name) => readNote(`${directory}/${name}`) ?? []);
 }
 
-function isNoteName(name: string): boolean {
+/** Whether a file in a key's directory is a note, by its name: `<host-id>.<guest-uuid>.json`. */
+export function isNoteName(name: string): boolean {
   return /\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.json$/.test(name);
 }
 

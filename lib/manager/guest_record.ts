@@ -1,7 +1,7 @@
 import { type Access, isAccess } from "../access.ts";
-import type { CarriedLock, OnLockFailure, ResourceType } from "../driver/contract.ts";
+import type { CarriedLock, Carrier, OnLockFailure, ResourceType } from "../driver/contract.ts";
 import { isCount, isText, JsonFields, WrongShape } from "../files/json_shape.ts";
-import { type ProcessIdentity, readProcessIdentity } from "../process/process_identity.ts";
+import { readProcessIdentity } from "../process/process_identity.ts";
 
 /** The states in a guest's life. */
 export type GuestState =
@@ -23,11 +23,6 @@ export const GUEST_STATES: readonly GuestState[] = [
   "lock-lost",
   "stopped",
 ];
-
-/** The process whose descriptors hold a guest's locks. */
-export interface Carrier extends ProcessIdentity {
-  locks: CarriedLock[];
-}
 
 /** A resource as a guest's record names it. */
 export interface RecordedResource {
@@ -107,7 +102,16 @@ function readKey(value: unknown): string {
 }
 
 function readCarrier(value: unknown): Carrier {
-  return { ...readProcessIdentity(value), locks: new JsonFields(value, "a carrier").list("locks", readLock) };
+  const kind = new JsonFields(value, "a carrier").get("kind", isCarrierKind, "guest or holder");
+  return {
+    kind,
+    ...readProcessIdentity(value),
+    locks: new JsonFields(value, "a carrier").list("locks", readLock),
+  };
+}
+
+function isCarrierKind(value: unknown): value is Carrier["kind"] {
+  return value === "guest" || value === "holder";
 }
 
 function readLock(value: unknown): CarriedLock {

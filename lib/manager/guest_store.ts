@@ -3,7 +3,7 @@ import { directoryStatus, refuseUnsafeDirectory } from "../files/own_directory.t
 import { removeIfPresent, writeThenRename } from "../files/atomic_write.ts";
 import { WrongShape } from "../files/json_shape.ts";
 import { isPresent } from "../files/presence.ts";
-import { readRecordFile } from "../files/record_file.ts";
+import { lstatIfPresent, readRecordFile } from "../files/record_file.ts";
 import { uuidOfName } from "../identity/key.ts";
 import { flockError } from "../lockspace/slot.ts";
 import { lifeOf } from "../process/process_identity.ts";
@@ -80,12 +80,51 @@ export class GuestStore {
     });
   }
 
+  /**
+   * Changes a guest's record, if it still is of the same start.
+   * @throws {LockvisorError} `data` when the guest has ended or was started anew meanwhile
+   */
+  update(record: GuestRecord, change: (current: GuestRecord) => GuestRecord): GuestRecord {
+    let changed: GuestRecord | undefined;
+    this.#exclusively(() => {
+      const entry = this.read(record.uuid);
+      if (entry?.kind !== "record" || !isSameStart(entry.record, record)) return;
+      changed = change(entry.record);
+      writeThenRename(this.#file(record.uuid), formatGuestRecord(changed));
+    });
+    if (changed !== undefined) return changed;
+    throw new LockvisorError("data", `guest "${record.name}" has ended, or was started anew, meanwhile`);
+  }
+
+  /**
+   * Runs an operation on a guest while no other lockvisor on this host works on the same guest. The kernel ends
+   * this with us.
+   */
+  async withGuest<Result>(uuid: string, operation: () => Promise<Result>): Promise<Result> {
+    const path = `${this.#directory}/${uuid}.lock`;
+    using file = await this.#lockFile(path);
+    void file;
+    return await operation();
+  }
+
+  /** The file is removed with its guest's record: a lock counts only on the file that the name leads to. */
+  async #lockFile(path: string): Promise<Deno.FsFile> {
+    while (true) {
+      const file = await Deno.open(path, { read: true, write: true, create: true, mode: 0o600 });
+      await file.lock(true);
+      const named = lstatIfPresent(path);
+      if (named !== undefined && named.ino === (await file.stat()).ino) return file;
+      file.close();
+    }
+  }
+
   /** Takes a guest's record away if it still is the one of this process. */
   remove(record: GuestRecord): void {
     this.#exclusively(() => {
       const entry = this.read(record.uuid);
       if (entry?.kind !== "record" || !isSameStart(entry.record, record)) return;
       removeIfPresent(this.#file(record.uuid));
+      removeIfPresent(`${this.#directory}/${record.uuid}.lock`);
       const byName = uuidOfName(record.name);
       if (this.#aliased(byName) === record.uuid) removeIfPresent(this.#aliasFile(byName));
     });

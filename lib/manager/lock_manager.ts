@@ -263,7 +263,7 @@ export class LockManager implements AsyncDisposable {
       state: "starting",
       since: new Date().toISOString().replace(/\.\d+Z$/, "Z"),
       hostId: this.#config.host.id,
-      carriers: [{ ...identifySelf(), locks: hold.locks satisfies CarriedLock[] }],
+      carriers: [{ kind: "guest", ...identifySelf(), locks: hold.locks satisfies CarriedLock[] }],
       leaseKeys: hold.leaseKeys,
       resources: this.#resources.map((resource) => ({
         type: resource.type,

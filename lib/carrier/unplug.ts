@@ -1,0 +1,41 @@
+import type { CarriedLock, Carrier, UnplugOutcome } from "../driver/contract.ts";
+import type { Lockspace } from "../lockspace/lockspace.ts";
+import { type Slot, slotPath, SLOTS } from "../lockspace/slot.ts";
+import { steerFlock, terminate } from "./steer.ts";
+
+/**
+ * Gives up keys in whichever carrier holds them. A holder that has nothing left ends. What a carrier does not hold
+ * any more is told and is no failure: the guest has lost the disk, and nothing may block that.
+ */
+export function unplugKeys(
+  lockspace: Lockspace,
+  carriers: readonly Carrier[],
+  keys: readonly string[],
+): UnplugOutcome {
+  const wanted = new Set(keys);
+  const missing: string[] = [];
+  const remaining = carriers.flatMap((carrier): Carrier[] => {
+    const given = carrier.locks.filter(({ key }) => wanted.has(key));
+    for (const lock of given) {
+      if (!releaseLock(lockspace, carrier, lock)) missing.push(lock.key);
+    }
+    const locks = carrier.locks.filter(({ key }) => !wanted.has(key));
+    if (carrier.kind === "holder" && locks.length === 0) {
+      terminate(carrier);
+      return [];
+    }
+    return [{ ...carrier, locks }];
+  });
+  const known = new Set(carriers.flatMap(({ locks }) => locks.map(({ key }) => key)));
+  return { carriers: remaining, missing: [...missing, ...keys.filter((key) => !known.has(key))] };
+}
+
+/** Releases slot b before slot a, the reverse of taking. Says whether the carrier had them. */
+function releaseLock(lockspace: Lockspace, carrier: Carrier, { key, slots }: CarriedLock): boolean {
+  const held = SLOTS.filter((slot: Slot) => slot in slots).reverse();
+  const results = held.map((slot) => {
+    const file = { path: slotPath(lockspace, key, slot), descriptor: slots[slot] };
+    return steerFlock(carrier, file, "released");
+  });
+  return results.every((result) => result === "done");
+}

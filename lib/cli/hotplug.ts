@@ -1,0 +1,73 @@
+import { attachResources, detachResources, type HotplugReport } from "../domain_lock.ts";
+import { LockvisorError, printable } from "../errors.ts";
+import { absolutePath } from "../identity/absolute_path.ts";
+import type { ResolvedResource, ResourceSpec } from "../identity/resource.ts";
+import { parseDisk, parseLease } from "../identity/specification.ts";
+import { findLivingGuest } from "../manager/find_guest.ts";
+import type { CliContext } from "./context.ts";
+import type { Invocation } from "./parse.ts";
+import { openSession, type Session } from "./session.ts";
+
+/** `lockvisor acquire`: locks for a running guest, before a hotplug. */
+export function acquire(invocation: Invocation, context: CliContext): Promise<number> {
+  return hotplug("acquire", invocation, context);
+}
+
+/** `lockvisor release`: gives locks of a running guest up, after an unplug. */
+export function release(invocation: Invocation, context: CliContext): Promise<number> {
+  return hotplug("release", invocation, context);
+}
+
+async function hotplug(
+  command: "acquire" | "release",
+  { options, arguments: [guest] }: Invocation,
+  context: CliContext,
+): Promise<number> {
+  const specs = [...options.texts("disk").map(parseDisk), ...options.texts("lease").map(parseLease)];
+  if (specs.length === 0) {
+    throw new LockvisorError("usage", `${command}: name at least one --disk or --lease`);
+  }
+  const session = await openSession(options, context);
+  const record = findLivingGuest(session.store, guest!);
+  const lock = { store: session.store, driver: session.driver(record.plugin) };
+  const report = command === "acquire"
+    ? await attachResources(lock, record, specs.map(session.resolve))
+    : await detachResources(lock, record, specs.map((spec) => resolveForRelease(spec, session)));
+  for (const warning of report.warnings) context.note(`warning: ${warning}`);
+  context.out(options.isGiven("json") ? reportJson(report) : reportText(report, record.name));
+  return 0;
+}
+
+/** A disk that was deleted after its unplug is still known by its name. */
+function resolveForRelease(spec: ResourceSpec, session: Session): ResolvedResource {
+  try {
+    return session.resolve(spec);
+  } catch (error) {
+    if (!(error instanceof LockvisorError) || error.code !== "data") throw error;
+    return { ...spec, name: absolutePath(spec.name), identities: [], onNetworkStorage: false };
+  }
+}
+
+const VERBS = {
+  lock: "locked",
+  held: "was locked already",
+  unlock: "released",
+  "not-held": "was not locked",
+} as const;
+
+function reportText({ done }: HotplugReport, guest: string): string {
+  return done.map(({ kind, resource }) =>
+    printable(`${resource.type} ${resource.name} (${resource.access}): ${VERBS[kind]} for guest "${guest}"`) +
+    "\n"
+  ).join("");
+}
+
+function reportJson({ done, warnings }: HotplugReport): string {
+  const resources = done.map(({ kind, resource: { type, name, access } }) => ({
+    type,
+    name,
+    access,
+    result: kind,
+  }));
+  return JSON.stringify({ resources, warnings }) + "\n";
+}

@@ -1,0 +1,188 @@
+import assert from "node:assert/strict";
+import { canLock, flockedFiles, lockFiles } from "./support/kernel.ts";
+import { qemuCommand } from "./support/qemu.ts";
+import { until } from "./support/until.ts";
+import { World } from "./support/world.ts";
+
+/** The holders of a guest: processes that have locks of this world and are not the guest. */
+function holders(world: World, guest: number): number[] {
+  const pids = Array.from(Deno.readDirSync("/proc"), ({ name }) => Number(name)).filter((pid) => pid > 0);
+  return pids.filter((pid) => {
+    try {
+      if (pid === guest || Deno.readTextFileSync(`/proc/${pid}/comm`) !== "lockvisor-hold\n") return false;
+      return flockedFiles(pid).some((file) => file.startsWith(world.lockspace));
+    } catch {
+      return false;
+    }
+  });
+}
+
+async function lockedInKernel(world: World): Promise<string[]> {
+  const files = lockFiles(world.lockspace);
+  const free = await Promise.all(files.map((name) => canLock(`${world.lockspace}/${name}`)));
+  return files.filter((_, index) => !free[index]);
+}
+
+async function statusOf(world: World, guest: string) {
+  const { code, stdout, stderr } = await world.run(["status", "--json", guest]);
+  assert.equal(code, 0, stderr);
+  return JSON.parse(stdout).guests[0];
+}
+
+/** What `status` says of locked keys is what the kernel says, key by key. */
+async function assertStatusIsTrue(world: World, guest: string): Promise<void> {
+  const { resources } = await statusOf(world, guest);
+  const keys = new Set<string>(resources.flatMap((resource: { keys: string[] }) => resource.keys));
+  for (const resource of resources) assert.equal(resource.locked, true, resource.name);
+  const locked = new Set((await lockedInKernel(world)).map((name) => name.slice(0, -2)));
+  for (const key of keys) assert.ok(locked.delete(key), `${key} is locked`);
+  assert.equal(locked.size, 1, "the guest's own lease, and nothing else");
+}
+
+Deno.test("a disk is locked for a running QEMU guest, refused to others, released, and released again", async () => {
+  await using world = await World.create();
+  const [a, b] = [await world.qcow2("a.qcow2"), await world.disk("b")];
+  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", a, "--", ...qemuCommand(a)]);
+  const plugged = await world.run(["acquire", "vm1", "--disk", b]);
+  assert.equal(plugged.code, 0, plugged.stderr);
+  assert.equal(plugged.stdout, `disk ${b} (exclusive): locked for guest "vm1"\n`);
+  await assertStatusIsTrue(world, "vm1");
+  const refused = await world.run(["run", "--name", "vm2", "--disk", b, "--", "true"]);
+  assert.equal(refused.code, 75);
+  assert.match(refused.stderr, new RegExp(`disk ${b} is locked by guest "vm1" \\(pid ${guest.pid} on `));
+
+  const again = await world.run(["acquire", "vm1", "--disk", b]);
+  assert.deepEqual([again.code, again.stdout], [
+    0,
+    `disk ${b} (exclusive): was locked already for guest "vm1"\n`,
+  ]);
+  assert.equal(holders(world, guest.pid).length, 1);
+  const other = await world.run(["acquire", "vm1", "--disk", `${b},access=readonly`]);
+  assert.equal(other.code, 65);
+  assert.match(other.stderr, /is locked by this guest with access exclusive, not readonly/);
+
+  assert.equal((await world.run(["release", "vm1", "--disk", b])).code, 0);
+  assert.equal(holders(world, guest.pid).length, 0);
+  await assertStatusIsTrue(world, "vm1");
+  const twice = await world.run(["release", "vm1", "--disk", b]);
+  assert.equal(twice.code, 0);
+  assert.match(twice.stderr, /^lockvisor: warning: disk .* is not held by guest "vm1"\n$/);
+  assert.equal((await world.run(["run", "--name", "vm2", "--disk", b, "--", "true"])).code, 0);
+});
+
+Deno.test("a disk that was locked at the start is released in the guest's own process, and locked again", async () => {
+  await using world = await World.create();
+  const [a, b] = [await world.disk("a"), await world.disk("b")];
+  const guest = await world.startRunning([
+    "run",
+    "--name",
+    "vm1",
+    "--disk",
+    a,
+    "--disk",
+    b,
+    "--",
+    "sleep",
+    "60",
+  ]);
+  assert.equal((await world.run(["release", "vm1", "--disk", a])).code, 0);
+  await assertStatusIsTrue(world, "vm1");
+  await world.startRunning(["run", "--name", "vm2", "--disk", a, "--", "sleep", "60"]);
+  const refused = await world.run(["acquire", "vm1", "--disk", a]);
+  assert.equal(refused.code, 75);
+  assert.match(refused.stderr, /is locked by guest "vm2"/);
+  assert.equal(
+    (await statusOf(world, "vm1")).resources.length,
+    1,
+    "a refused acquire leaves the record alone",
+  );
+  await guest.kill();
+  assert.equal((await world.run(["check", "--disk", b])).code, 0);
+});
+
+Deno.test("acquiring is all or nothing", async () => {
+  await using world = await World.create();
+  const [a, b, c] = [await world.disk("a"), await world.disk("b"), await world.disk("c")];
+  await world.startRunning(["run", "--name", "vm2", "--disk", c, "--", "sleep", "60"]);
+  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", a, "--", "sleep", "60"]);
+  const refused = await world.run(["acquire", "vm1", "--disk", b, "--disk", c]);
+  assert.equal(refused.code, 75);
+  assert.equal((await world.run(["check", "--disk", b])).code, 0);
+  assert.equal(holders(world, guest.pid).length, 0);
+});
+
+Deno.test("the same disk under a second name is refused to the guest that has it", async () => {
+  await using world = await World.create();
+  const a = await world.disk("a");
+  await Deno.link(a, `${world.directory}/hard`);
+  await world.startRunning(["run", "--name", "vm1", "--disk", a, "--", "sleep", "60"]);
+  const refused = await world.run(["acquire", "vm1", "--disk", `${world.directory}/hard`]);
+  assert.equal(refused.code, 65);
+  assert.match(refused.stderr, /is the same as or overlaps disk .*, which this guest has already/);
+});
+
+Deno.test("a holder ends with its guest, and the locks are free at once", async () => {
+  await using world = await World.create();
+  const [a, b] = [await world.disk("a"), await world.disk("b")];
+  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", a, "--", "sleep", "60"]);
+  assert.equal((await world.run(["acquire", "vm1", "--disk", b, "--lease", "x:y"])).code, 0);
+  assert.equal(holders(world, guest.pid).length, 1);
+  await guest.kill();
+  await until("the locks are free", async () => (await lockedInKernel(world)).length === 0, 1000);
+  assert.equal(holders(world, guest.pid).length, 0);
+});
+
+Deno.test("a disk that was deleted after its unplug is released by its name", async () => {
+  await using world = await World.create();
+  const [a, b] = [await world.disk("a"), await world.disk("b")];
+  await world.startRunning(["run", "--name", "vm1", "--disk", a, "--", "sleep", "60"]);
+  assert.equal((await world.run(["acquire", "vm1", "--disk", b])).code, 0);
+  await Deno.remove(b);
+  assert.equal((await world.run(["release", "vm1", "--disk", b])).code, 0);
+  await assertStatusIsTrue(world, "vm1");
+});
+
+Deno.test("hotplug of a guest that is unknown or has ended is refused", async () => {
+  await using world = await World.create();
+  const a = await world.disk("a");
+  const guest = await world.startRunning(["run", "--name", "vm1", "--", "sleep", "60"]);
+  for (const command of ["acquire", "release"]) {
+    const unknown = await world.run([command, "nobody", "--disk", a]);
+    assert.equal(unknown.code, 65);
+    assert.match(unknown.stderr, /no guest "nobody" runs on this host/);
+    assert.equal((await world.run([command, "vm1"])).code, 64);
+  }
+  await guest.kill();
+  const dead = await world.run(["acquire", "vm1", "--disk", a]);
+  assert.equal(dead.code, 65);
+  assert.equal((await world.run(["check", "--disk", a])).code, 0);
+});
+
+const ROUNDS = Number(Deno.env.get("LOCKVISOR_HOTPLUG_ROUNDS") ?? 6);
+
+Deno.test(`16 disks come and go ${ROUNDS} times, four processes at once, and nothing is left over`, async () => {
+  await using world = await World.create();
+  const disks = await Promise.all(Array.from({ length: 16 }, (_, number) => world.disk(`disk${number}`)));
+  const guest = await world.startRunning(["run", "--name", "vm1", "--", "sleep", "600"]);
+  const descriptors = () => Array.from(Deno.readDirSync(`/proc/${guest.pid}/fd`)).length;
+  const before = descriptors();
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const command of ["acquire", "release"]) {
+      const results = await Promise.all(
+        [0, 1, 2, 3].map((part) =>
+          world.run([
+            command,
+            "vm1",
+            ...disks.slice(4 * part, 4 * part + 4).flatMap((disk) => ["--disk", disk]),
+          ])
+        ),
+      );
+      for (const { code, stderr } of results) assert.deepEqual([code, stderr], [0, ""]);
+      await assertStatusIsTrue(world, "vm1");
+      const count = command === "acquire" ? 16 : 0;
+      assert.equal((await statusOf(world, "vm1")).resources.length, count);
+    }
+  }
+  assert.equal(holders(world, guest.pid).length, 0);
+  assert.equal(descriptors(), before);
+});
