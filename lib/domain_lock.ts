@@ -1,16 +1,28 @@
-import type { Driver, RunningGuest } from "./driver/contract.ts";
+import type { Driver, DriverCapabilities, RunningGuest, TakeBackOutcome } from "./driver/contract.ts";
 import { LockvisorError } from "./errors.ts";
 import type { ResolvedResource } from "./identity/resource.ts";
 import type { GuestRecord, RecordedResource } from "./manager/guest_record.ts";
 import type { GuestStore } from "./manager/guest_store.ts";
 import { type HotplugStep, keysToGiveUp, planAttach, planDetach } from "./manager/hotplug_plan.ts";
-import { lockedError } from "./manager/refusal.ts";
+import { holderText, lockedError } from "./manager/refusal.ts";
 import { lifeOf } from "./process/process_identity.ts";
 
 /** What the sequences below work with. */
 export interface DomainLock {
   store: GuestStore;
   driver: Driver;
+  plugin: string;
+  capabilities: DriverCapabilities;
+}
+
+/** Refuses what a driver has not declared, before anything happens. */
+function requireAbility(
+  { plugin, capabilities }: DomainLock,
+  ability: "hotplug" | "pause",
+  action: string,
+): void {
+  if (capabilities[ability]) return;
+  throw new LockvisorError("unavailable", `cannot ${action}: plugin ${plugin} does not offer ${ability}`);
 }
 
 /** What attaching or detaching has done, resource by resource. */
@@ -26,10 +38,12 @@ export interface HotplugReport {
  * @throws {LockvisorError} `locked`, or `data` for a disk that the guest has with another access
  */
 export async function attachResources(
-  { store, driver }: DomainLock,
+  lock: DomainLock,
   guest: GuestRecord,
   resources: readonly ResolvedResource[],
 ): Promise<HotplugReport> {
+  requireAbility(lock, "hotplug", `lock more for guest "${guest.name}"`);
+  const { store, driver } = lock;
   return await store.withGuest(guest.uuid, async () => {
     const record = currentRecord(store, guest);
     const steps = planAttach(record.resources, resources);
@@ -58,10 +72,12 @@ export async function attachResources(
  * guest no longer has the disk, and nothing may block that.
  */
 export async function detachResources(
-  { store, driver }: DomainLock,
+  lock: DomainLock,
   guest: GuestRecord,
   resources: readonly ResolvedResource[],
 ): Promise<HotplugReport> {
+  requireAbility(lock, "hotplug", `release locks of guest "${guest.name}"`);
+  const { store, driver } = lock;
   return await store.withGuest(guest.uuid, async () => {
     const record = currentRecord(store, guest);
     const steps = planDetach(record.resources, resources);
@@ -86,6 +102,83 @@ export async function detachResources(
   });
 }
 
+/** What a paused guest does with its locks: virtual machines keep them unless somebody asks for the disks. */
+export type LocksWhilePaused = "kept" | "released";
+
+/**
+ * Notes that a guest is paused. With `released` it gives the locks on its resources up, but for the lease on
+ * itself: it still is this guest. The processors are stopped before anything is released.
+ */
+export async function pauseGuest(
+  lock: DomainLock,
+  guest: GuestRecord,
+  { locks, stopProcessors }: { locks: LocksWhilePaused; stopProcessors: () => Promise<void> },
+): Promise<GuestRecord> {
+  requireAbility(lock, "pause", `pause guest "${guest.name}"`);
+  const { store, driver } = lock;
+  return await store.withGuest(guest.uuid, async () => {
+    const record = currentRecord(store, guest);
+    await stopProcessors();
+    if (locks === "kept" || record.givenUp.length > 0) {
+      return store.update(record, (current) => ({ ...current, state: "paused" }));
+    }
+    // Written first: a crash after it leaves a paused guest that has its locks, which resuming takes in its stride.
+    const paused = store.update(record, (current) => ({ ...current, state: "paused" }));
+    const givenUp = await driver.giveUp(runningGuest(paused), keysToGiveUp(paused, paused.resources));
+    return store.update(paused, (current) => ({ ...current, givenUp }));
+  });
+}
+
+/**
+ * Takes back what a paused guest gave up, then lets it run on.
+ * @throws {LockvisorError} `locked` when somebody has or had one of its disks in between; nothing has changed then
+ */
+export async function resumeGuest(
+  lock: DomainLock,
+  guest: GuestRecord,
+  { changes, startProcessors }: { changes: "refuse" | "accept"; startProcessors: () => Promise<void> },
+): Promise<GuestRecord> {
+  requireAbility(lock, "pause", `resume guest "${guest.name}"`);
+  const { store, driver } = lock;
+  return await store.withGuest(guest.uuid, async () => {
+    const record = currentRecord(store, guest);
+    if (record.givenUp.length > 0) {
+      const result = await driver.takeBack(runningGuest(record), record.givenUp, changes);
+      if (result.outcome !== "taken") throw takeBackError(record, result);
+    }
+    const locked = store.update(record, (current) => ({ ...current, givenUp: [] }));
+    await startProcessors();
+    return store.update(locked, (current) => ({ ...current, state: "running" }));
+  });
+}
+
+function takeBackError(
+  record: GuestRecord,
+  result: Exclude<TakeBackOutcome, { outcome: "taken" }>,
+): LockvisorError {
+  const resource = record.resources.find(({ keys }) => keys.includes(result.key));
+  const { type, name, access } = resource ??
+    { type: "lease" as const, name: result.key, access: "exclusive" as const };
+  const guest = `guest "${record.name}" stays paused`;
+  switch (result.outcome) {
+    case "refused":
+      return lockedError({ resource: { type, name, access }, holders: result.holders });
+    case "changed": {
+      const by = result.had === null ? "somebody" : holderText(result.had);
+      const text =
+        `${type} ${name} was locked by ${by} in between, and may have been written; ${guest}; if its memory may go on all the same: lockvisor resume --accept-changes`;
+      return new LockvisorError("locked", text, {
+        details: { resource: { type, name, access }, holder: result.had },
+      });
+    }
+    case "lost":
+      return new LockvisorError(
+        "data",
+        `the lock file of ${type} ${name} was removed while the guest was paused; ${guest}; release and acquire the ${type} anew`,
+      );
+  }
+}
+
 function isSame(one: RecordedResource, other: RecordedResource): boolean {
   return one.type === other.type && one.name === other.name;
 }
@@ -100,6 +193,8 @@ function currentRecord(store: GuestStore, guest: GuestRecord): GuestRecord {
 }
 
 /** A record as drivers see its guest. */
-function runningGuest({ uuid, name, id, qmp, onLockFailure, carriers }: GuestRecord): RunningGuest {
-  return { guest: { uuid, name, id, qmp, onLockFailure }, process: carriers[0], carriers };
+function runningGuest(
+  { uuid, name, id, qmp, onLockFailure, carriers, resources }: GuestRecord,
+): RunningGuest {
+  return { guest: { uuid, name, id, qmp, onLockFailure }, process: carriers[0], carriers, resources };
 }

@@ -4,6 +4,7 @@ import type {
   Driver,
   DriverDefinition,
   Forecast,
+  GivenUpKey,
   Guest,
   Inspection,
   Known,
@@ -11,6 +12,7 @@ import type {
   PlugOutcome,
   ResolvedResource,
   RunningGuest,
+  TakeBackOutcome,
   UnplugOutcome,
 } from "../lib/driver/contract.ts";
 
@@ -29,6 +31,14 @@ class NopDriver implements Driver {
 
   unplug({ carriers }: RunningGuest): Promise<UnplugOutcome> {
     return Promise.resolve({ carriers: [...carriers], missing: [] });
+  }
+
+  giveUp(): Promise<GivenUpKey[]> {
+    return Promise.resolve([]);
+  }
+
+  takeBack(): Promise<TakeBackOutcome> {
+    return Promise.resolve({ outcome: "taken" });
   }
 
   forecast(_guest: Guest | undefined, resources: readonly ResolvedResource[]): Forecast[] {
@@ -54,7 +64,7 @@ class NopDriver implements Driver {
 
 const definition: DriverDefinition = {
   name: "nop",
-  capabilities: { resources: ["disk", "lease"], hotplug: true, migration: false, pause: false },
+  capabilities: { resources: ["disk", "lease"], hotplug: true, migration: false, pause: true },
   create: () => new NopDriver(),
 };
 

@@ -5,6 +5,7 @@ import type {
   DriverConfig,
   DriverDefinition,
   Forecast,
+  GivenUpKey,
   Guest,
   Hold,
   Holder,
@@ -15,6 +16,7 @@ import type {
   Refusal,
   ResolvedResource,
   RunningGuest,
+  TakeBackOutcome,
   UnplugOutcome,
 } from "../lib/driver/contract.ts";
 import { LockvisorError } from "../lib/errors.ts";
@@ -22,7 +24,7 @@ import { identity } from "../lib/identity/key.ts";
 import { leaseIdentity } from "../lib/identity/resource.ts";
 import { setOnExec } from "../lib/libc/exec.ts";
 import { tryAcquireKeys } from "../lib/lockspace/acquire_keys.ts";
-import { type Grant, settleGrant } from "../lib/lockspace/grant.ts";
+import { type Grant, noted, settleGrant } from "../lib/lockspace/grant.ts";
 import { carrierEvidence } from "../lib/lockspace/carrier_evidence.ts";
 import { removeNote } from "../lib/lockspace/holder_note.ts";
 import { blockersOf, holdersOfKey } from "../lib/lockspace/key_holders.ts";
@@ -92,6 +94,29 @@ class SyncManager implements Driver {
     return outcome;
   }
 
+  async giveUp({ guest, carriers }: RunningGuest, keys: readonly string[]): Promise<GivenUpKey[]> {
+    const { giveUpKeys } = await import("../lib/carrier/pause.ts");
+    const lockspace = this.#openLockspace();
+    const givenUp = giveUpKeys(lockspace, carriers, keys);
+    for (const key of keys) removeNote(lockspace, key, this.#config.host.id, guest.uuid);
+    return givenUp;
+  }
+
+  async takeBack(
+    running: RunningGuest,
+    givenUp: readonly GivenUpKey[],
+    changes: "refuse" | "accept",
+  ): Promise<TakeBackOutcome> {
+    const { takeBackKeys } = await import("../lib/carrier/take_back.ts");
+    const grantee = {
+      guest: running.guest,
+      process: running.process,
+      host: this.#config.host,
+      plugin: definition.name,
+    };
+    return takeBackKeys(this.#openLockspace(), { ...grantee, running }, givenUp, changes);
+  }
+
   /** Takes all keys of resources for a process, or none. */
   async #take(
     guest: Guest,
@@ -112,7 +137,7 @@ class SyncManager implements Driver {
           process,
           host: this.#config.host,
           plugin: definition.name,
-          resources: wanted,
+          resources: wanted.map(noted),
         };
         return { outcome: "granted", grant: settleGrant(lockspace, grantee, plan, result.slots) };
       }
@@ -229,7 +254,7 @@ function guestLease(guest: Guest): ResolvedResource {
 
 const definition: DriverDefinition = {
   name: "sync-manager",
-  capabilities: { resources: ["disk", "lease"], hotplug: true, migration: false, pause: false },
+  capabilities: { resources: ["disk", "lease"], hotplug: true, migration: false, pause: true },
   create: (config) => new SyncManager(config),
 };
 

@@ -41,7 +41,6 @@ Deno.test("a holder keeps the lock until the guest's process ends, and no longer
 });
 
 Deno.test("a holder notices a guest that nobody has waited for yet", async () => {
-  await using scene = await held();
   // A shell that never waits for its child leaves a zombie behind.
   const parent = new Deno.Command("sh", {
     args: ["-c", "sleep 60 & echo $!; exec sleep 60"],

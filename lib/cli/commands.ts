@@ -62,10 +62,49 @@ export const COMMANDS: readonly CommandDefinition[] = [
     run,
   },
   {
+    name: "stop",
+    summary: "end a guest, then prove with the kernel that its locks are free",
+    arguments: [{ name: "GUEST", presence: "required" }],
+    options: [
+      { name: "powerdown", summary: "ask the guest's operating system first, as by its power button (QMP)" },
+      {
+        name: "timeout",
+        placeholder: "DURATION",
+        default: "30s",
+        summary: "how long it may take to end through QMP before it gets SIGTERM",
+      },
+      {
+        name: "kill-after",
+        placeholder: "DURATION",
+        default: "10s",
+        summary:
+          "how long after SIGTERM, or after QMP quit that follows a power-down, the next means is used",
+      },
+      JSON_OPTION,
+    ],
+    details: [
+      "With a QMP socket: quit (after a power-down, if wanted), then SIGTERM, then SIGKILL; without one, or when it does not answer, the signals alone. A guest that has stopped already: 0. Exits with 75 when the guest does not end or a process that inherited its locks still has them.",
+    ],
+    run: lazily(({ stop }) => stop),
+  },
+  {
+    name: "wait",
+    summary: "wait until a guest has ended",
+    arguments: [{ name: "GUEST", presence: "required" }],
+    options: [
+      { name: "timeout", placeholder: "DURATION", summary: "how long at most (default: for ever)" },
+      JSON_OPTION,
+    ],
+    details: [
+      "A guest that has ended already: 0. Past the timeout: 75, since the guest still has its locks.",
+    ],
+    run: lazily(({ waitForGuest }) => waitForGuest),
+  },
+  {
     name: "status",
     summary: "list this host's guests and the locks that the kernel shows for them",
     arguments: [{ name: "GUEST", presence: "optional" }],
-    options: [JSON_OPTION],
+    options: [{ name: "names", summary: "print the guests' names only, one on a line" }, JSON_OPTION],
     details: [
       "GUEST is a name or a UUID. LOCKS counts the keys that the kernel shows as held by the guest, of those that it was given.",
     ],
@@ -99,6 +138,29 @@ export const COMMANDS: readonly CommandDefinition[] = [
     run: lazily(({ gc }) => gc),
   },
   {
+    name: "doctor",
+    summary: "check what locks depend on here: lockspace, filesystem, kernel, permissions, records of guests",
+    arguments: [],
+    options: [JSON_OPTION],
+    details: [
+      "One line for each check: ok, warning or failure, what was found and what to do. Exits with 1 if a check fails.",
+    ],
+    run: lazily(({ doctor }) => doctor),
+  },
+  {
+    name: "completion",
+    summary: "print a script with which a shell completes commands, options and the names of guests",
+    arguments: [{ name: "SHELL", presence: "required", choices: ["bash", "zsh", "fish"] }],
+    options: [],
+    details: [
+      "SHELL is bash, zsh or fish.",
+      "bash: lockvisor completion bash > /etc/bash_completion.d/lockvisor",
+      "zsh: lockvisor completion zsh > /usr/local/share/zsh/site-functions/_lockvisor",
+      "fish: lockvisor completion fish > /etc/fish/completions/lockvisor.fish",
+    ],
+    run: lazily(({ completion }) => completion),
+  },
+  {
     name: "version",
     summary: "print the version",
     arguments: [],
@@ -122,5 +184,31 @@ export const COMMANDS: readonly CommandDefinition[] = [
     options: [DISK_OPTION, LEASE_OPTION, JSON_OPTION],
     details: ["What the guest does not hold is a warning and no failure."],
     run: lazily(({ release }) => release),
+  },
+  {
+    name: "pause",
+    summary: "pause a guest, which keeps its locks unless told otherwise",
+    arguments: [{ name: "GUEST", presence: "required" }],
+    options: [
+      { name: "release", summary: "give the locks up until the guest resumes, and print their generations" },
+      JSON_OPTION,
+    ],
+    details: [
+      "With a QMP socket the guest's processors are stopped first. Without one that is yours to do, before --release.",
+    ],
+    run: lazily(({ pause }) => pause),
+  },
+  {
+    name: "resume",
+    summary: "let a paused guest run on, after its locks are back",
+    arguments: [{ name: "GUEST", presence: "required" }],
+    options: [
+      { name: "accept-changes", summary: "also when somebody else has had a disk in between" },
+      JSON_OPTION,
+    ],
+    details: [
+      "A guest that gave its locks up gets all of them back, or stays paused: with 75 when somebody has a disk, or has had it since.",
+    ],
+    run: lazily(({ resume }) => resume),
   },
 ];

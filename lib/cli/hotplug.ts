@@ -29,7 +29,7 @@ async function hotplug(
   }
   const session = await openSession(options, context);
   const record = findLivingGuest(session.store, guest!);
-  const lock = { store: session.store, driver: session.driver(record.plugin) };
+  const lock = session.domainLock(record);
   const report = command === "acquire"
     ? await attachResources(lock, record, specs.map(session.resolve))
     : await detachResources(lock, record, specs.map((spec) => resolveForRelease(spec, session)));

@@ -1,7 +1,9 @@
 import { loadSettings, type SettingFlags, type Settings } from "../config/settings.ts";
+import type { DomainLock } from "../domain_lock.ts";
 import type { Driver } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
 import { type ResolvedResource, resolveResource, type ResourceSpec } from "../identity/resource.ts";
+import type { GuestRecord } from "../manager/guest_record.ts";
 import { GuestStore } from "../manager/guest_store.ts";
 import { driverNamed } from "../manager/registry.ts";
 import { type CliContext, driverConfig } from "./context.ts";
@@ -15,6 +17,8 @@ export interface Session {
   /** The driver, or undefined where it is not to be had. */
   findDriver(name: string): Driver | undefined;
   resolve(spec: ResourceSpec): ResolvedResource;
+  /** What the sequences on a guest that runs work with. */
+  domainLock(record: GuestRecord): DomainLock;
 }
 
 /** Reads the settings of a command. @throws {LockvisorError} `config` or `usage` */
@@ -31,9 +35,10 @@ export async function openSession(options: OptionValues, context: CliContext): P
     drivers.set(name, known);
     return known;
   };
+  const store = new GuestStore(settings.runtimeDir);
   return {
     settings,
-    store: new GuestStore(settings.runtimeDir),
+    store,
     driver,
     findDriver: (name) => {
       try {
@@ -43,6 +48,12 @@ export async function openSession(options: OptionValues, context: CliContext): P
         throw error;
       }
     },
+    domainLock: ({ plugin }) => ({
+      store,
+      driver: driver(plugin),
+      plugin,
+      capabilities: driverNamed(plugin).capabilities,
+    }),
     resolve: (spec) => resolveResource(spec, { hostId: settings.hostId, storage: settings.storage }),
   };
 }

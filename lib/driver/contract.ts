@@ -1,4 +1,4 @@
-import type { Access } from "../access.ts";
+import type { Access, LockMode } from "../access.ts";
 import type { LockspaceLocation } from "../lockspace/lockspace.ts";
 import type { ResolvedResource, ResourceType } from "../identity/resource.ts";
 import type { ProcessIdentity } from "../process/process_identity.ts";
@@ -62,6 +62,7 @@ export interface RunningGuest {
   /** The guest's own process. */
   process: ProcessIdentity;
   carriers: readonly Carrier[];
+  resources: readonly { type: ResourceType; name: string; access: Access; keys: string[] }[];
 }
 
 /** What asking for more resources of a running guest gave. */
@@ -74,6 +75,22 @@ export interface UnplugOutcome {
   /** Keys that no carrier held any more. */
   missing: string[];
 }
+
+/** A key that a paused guest has given up, with what it takes to have it back. */
+export interface GivenUpKey {
+  key: string;
+  mode: LockMode;
+  /** If it has grown by then, somebody else had the key in between. */
+  generation: number;
+}
+
+/** What asking for given-up keys gave. */
+export type TakeBackOutcome =
+  | { outcome: "taken" }
+  | { outcome: "refused"; key: string; holders: Holder[] }
+  /** Somebody had the key in between; `had` is the last who left a note, if any. Nothing is held. */
+  | { outcome: "changed"; key: string; generation: number; had: Holder | null }
+  | { outcome: "lost"; key: string };
 
 /** Locks just taken, still in our own process. */
 export interface Hold {
@@ -144,6 +161,14 @@ export interface Driver {
   plug(running: RunningGuest, resources: readonly ResolvedResource[]): Promise<PlugOutcome>;
   /** Gives up keys that a running guest holds, wherever they are held, with their notes. */
   unplug(running: RunningGuest, keys: readonly string[]): Promise<UnplugOutcome>;
+  /** Gives keys of a paused guest up until it resumes. */
+  giveUp(running: RunningGuest, keys: readonly string[]): Promise<GivenUpKey[]>;
+  /** Takes given-up keys back, all or none. `accept`: even if somebody else had one in between. */
+  takeBack(
+    running: RunningGuest,
+    keys: readonly GivenUpKey[],
+    changes: "refuse" | "accept",
+  ): Promise<TakeBackOutcome>;
   /** What `acquire` would meet now; takes nothing. */
   forecast(guest: Guest | undefined, resources: readonly ResolvedResource[]): Forecast[];
   /** Who has a resource. */

@@ -2,7 +2,13 @@ import type { CarriedLock, Guest, ResolvedResource } from "../driver/contract.ts
 import { ownDescriptorNumbers } from "../process/descriptor_numbers.ts";
 import type { ProcessIdentity } from "../process/process_identity.ts";
 import { giveBackSlots, type HeldSlot } from "./acquire_keys.ts";
-import { type HolderNote, removeNote, removeStaleNotes, writeNotes } from "./holder_note.ts";
+import {
+  type HolderNote,
+  type NotedResource,
+  removeNote,
+  removeStaleNotes,
+  writeNotes,
+} from "./holder_note.ts";
 import type { PlannedKey } from "./key_plan.ts";
 import { ensureKeyDirectory, readKeyState, writeKeyState } from "./key_state.ts";
 import type { Lockspace } from "./lockspace.ts";
@@ -14,7 +20,12 @@ export interface Grantee {
   process: ProcessIdentity;
   host: { id: string; name: string };
   plugin: string;
-  resources: readonly ResolvedResource[];
+  resources: readonly NotedResource[];
+}
+
+/** A resource as notes name it. */
+export function noted({ type, name, access, identities }: ResolvedResource): NotedResource {
+  return { type, name, access, keys: identities.map(({ key }) => key) };
 }
 
 /** Locks that were granted, still in our own process. */
@@ -59,7 +70,8 @@ export function settleGrant(
   }
 }
 
-function noteOf({ guest, process, host, plugin, resources }: Grantee): HolderNote {
+/** The note of a guest about what it got. */
+export function noteOf({ guest, process, host, plugin, resources }: Grantee): HolderNote {
   return {
     guest: { uuid: guest.uuid, name: guest.name, id: guest.id },
     host,
@@ -70,12 +82,7 @@ function noteOf({ guest, process, host, plugin, resources }: Grantee): HolderNot
       pidNamespace: process.pidNamespace,
     },
     since: new Date().toISOString().replace(/\.\d+Z$/, "Z"),
-    resources: resources.map(({ type, name, access, identities }) => ({
-      type,
-      name,
-      access,
-      keys: identities.map(({ key }) => key),
-    })),
+    resources: [...resources],
     plugin,
     qmp: guest.qmp,
     onLockFailure: guest.onLockFailure,
@@ -83,7 +90,10 @@ function noteOf({ guest, process, host, plugin, resources }: Grantee): HolderNot
 }
 
 /** Adds one to the generation of every key that was granted exclusively. All states are read before one is written. */
-function countGrants(lockspace: Lockspace, plan: readonly PlannedKey[]): void {
+export function countGrants(
+  lockspace: Lockspace,
+  plan: readonly Pick<PlannedKey, "key" | "identity" | "mode">[],
+): void {
   const exclusive = plan.filter(({ mode }) => mode === "exclusive");
   const states = exclusive.map(({ key, identity }) => readKeyState(lockspace, key, identity));
   exclusive.forEach(({ key, identity }, index) => {

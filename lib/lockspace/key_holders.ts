@@ -46,7 +46,8 @@ export function blockersOf(holders: readonly Holder[], asked: LockMode): Holder[
   return blockers;
 }
 
-function holderOfNote(note: HolderNote, key: string, life: Life): Holder {
+/** A note as holders are told. */
+export function holderOfNote(note: HolderNote, key: string, life: Life): Holder {
   return {
     uuid: note.guest.uuid,
     name: note.guest.name,

@@ -1,5 +1,5 @@
 import { type Access, isAccess } from "../access.ts";
-import type { CarriedLock, Carrier, OnLockFailure, ResourceType } from "../driver/contract.ts";
+import type { CarriedLock, Carrier, GivenUpKey, OnLockFailure, ResourceType } from "../driver/contract.ts";
 import { isCount, isText, JsonFields, WrongShape } from "../files/json_shape.ts";
 import { readProcessIdentity } from "../process/process_identity.ts";
 
@@ -45,6 +45,8 @@ export interface GuestRecord {
   /** Keys of the lease that the guest has on itself. */
   leaseKeys: string[];
   resources: RecordedResource[];
+  /** What a paused guest has given up until it resumes. */
+  givenUp: GivenUpKey[];
   command: string[];
   qmp: string | null;
   onLockFailure: OnLockFailure;
@@ -74,6 +76,7 @@ export function parseGuestRecord(value: unknown): GuestRecord {
     carriers: [first, ...others],
     leaseKeys: fields.list("leaseKeys", readKey),
     resources: fields.list("resources", readResource),
+    givenUp: fields.list("givenUp", readGivenUp),
     command: fields.list("command", readText),
     qmp: fields.optionalText("qmp") ?? null,
     onLockFailure: fields.get("onLockFailure", isOnLockFailure, "pause, kill or ignore"),
@@ -123,6 +126,15 @@ function readLock(value: unknown): CarriedLock {
     if (number !== undefined) lock.slots[slot] = number;
   }
   return lock;
+}
+
+function readGivenUp(value: unknown): GivenUpKey {
+  const fields = new JsonFields(value, "a given-up key");
+  return {
+    key: readKey(fields.text("key")),
+    mode: fields.get("mode", (mode) => mode === "exclusive" || mode === "shared", "exclusive or shared"),
+    generation: fields.count("generation"),
+  };
 }
 
 function isOptionalCount(value: unknown): value is number | undefined {

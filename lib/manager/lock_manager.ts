@@ -271,6 +271,7 @@ export class LockManager implements AsyncDisposable {
         access: resource.access,
         keys: this.#driver.keysOf(resource),
       })),
+      givenUp: [],
       command: this.#parameters.command ?? [],
       qmp: guest.qmp,
       onLockFailure: guest.onLockFailure,

@@ -1,0 +1,111 @@
+import type { LockMode } from "../access.ts";
+import type { Carrier, GivenUpKey } from "../driver/contract.ts";
+import { LockvisorError } from "../errors.ts";
+import { JsonFields } from "../files/json_shape.ts";
+import { readRecordFile } from "../files/record_file.ts";
+import { keyDirectory, type KeyState } from "../lockspace/key_state.ts";
+import type { Lockspace } from "../lockspace/lockspace.ts";
+import { type Slot, slotPath, SLOTS } from "../lockspace/slot.ts";
+import { descriptorFlock, openDescriptors } from "../process/descriptors.ts";
+import { steerFlock } from "./steer.ts";
+
+/** A slot of a key in the carrier that has it open. */
+interface CarriedSlot {
+  key: string;
+  slot: Slot;
+  carrier: Carrier;
+  file: { path: string; descriptor: number | undefined };
+}
+
+/** Every slot of some keys, in the order of taking: keys ascending, slot a first. */
+function carriedSlots(
+  lockspace: Lockspace,
+  carriers: readonly Carrier[],
+  keys: ReadonlySet<string>,
+): CarriedSlot[] {
+  return carriers.flatMap((carrier) =>
+    carrier.locks.filter(({ key }) => keys.has(key)).flatMap(({ key, slots }) =>
+      SLOTS.filter((slot) => slot in slots).map((slot): CarriedSlot => {
+        return {
+          key,
+          slot,
+          carrier,
+          file: { path: slotPath(lockspace, key, slot), descriptor: slots[slot] },
+        };
+      })
+    )
+  ).sort((one, other) =>
+    one.key === other.key ? one.slot.localeCompare(other.slot) : one.key < other.key ? -1 : 1
+  );
+}
+
+/**
+ * Gives keys up in the processes that hold them, and tells what it takes to have them back. Their descriptors stay
+ * open there.
+ */
+export function giveUpKeys(
+  lockspace: Lockspace,
+  carriers: readonly Carrier[],
+  keys: readonly string[],
+): GivenUpKey[] {
+  const slots = carriedSlots(lockspace, carriers, new Set(keys));
+  const givenUp = [...new Set(slots.map(({ key }) => key))].map((key): GivenUpKey => ({
+    key,
+    mode: modeHeld(slots.find((slot) => slot.key === key)!),
+    generation: keyState(lockspace, key)?.generation ?? 0,
+  }));
+  for (const { carrier, file } of slots.reverse()) steerFlock(carrier, file, "released");
+  return givenUp;
+}
+
+/** How a slot is held, by the holder's own fdinfo. Where that does not tell, the stronger mode is the safe answer. */
+function modeHeld({ carrier, file }: CarriedSlot): LockMode {
+  const view = openDescriptors(carrier.pid);
+  const descriptor = view.kind !== "seen"
+    ? undefined
+    : [...view.targets].find(([, target]) => target === file.path)?.[0];
+  const flock = descriptor === undefined ? undefined : descriptorFlock(carrier.pid, descriptor);
+  return flock?.mode ?? "exclusive";
+}
+
+/** What stands in a key's state.json, whatever identity it is of. @throws {LockvisorError} `data` when damaged */
+export function keyState(lockspace: Lockspace, key: string): KeyState | undefined {
+  const path = `${keyDirectory(lockspace, key)}/state.json`;
+  const file = readRecordFile(path);
+  if (file.kind === "absent") return undefined;
+  if (file.kind === "damaged") {
+    throw new LockvisorError("data", `generation file ${path} cannot be trusted: ${file.reason}`);
+  }
+  const fields = new JsonFields(file.value);
+  return { identity: fields.text("identity"), generation: fields.count("generation") };
+}
+
+/** What asking for given-up keys gave: all are held again, or none and the first that could not be. */
+export type RetakeOutcome =
+  | { outcome: "taken" }
+  | { outcome: "refused"; key: string }
+  /** The lock file was exchanged, or the guest has it open no more. */
+  | { outcome: "lost"; key: string };
+
+/** Takes given-up keys again, in the very descriptors in which they were held. All or nothing. */
+export function retakeKeys(
+  lockspace: Lockspace,
+  carriers: readonly Carrier[],
+  givenUp: readonly GivenUpKey[],
+): RetakeOutcome {
+  const modes = new Map(givenUp.map(({ key, mode }) => [key, mode]));
+  const slots = carriedSlots(lockspace, carriers, new Set(modes.keys()));
+  const missing = givenUp.find(({ key }) => !slots.some((slot) => slot.key === key));
+  if (missing !== undefined) return { outcome: "lost", key: missing.key };
+  const taken: CarriedSlot[] = [];
+  for (const slot of slots) {
+    const result = steerFlock(slot.carrier, slot.file, modes.get(slot.key)!);
+    if (result === "done") {
+      taken.push(slot);
+      continue;
+    }
+    for (const { carrier, file } of taken.reverse()) steerFlock(carrier, file, "released");
+    return { outcome: result === "refused" ? "refused" : "lost", key: slot.key };
+  }
+  return { outcome: "taken" };
+}

@@ -1,0 +1,93 @@
+import { LockvisorError } from "../errors.ts";
+import { sendSignal, waitForEnd } from "../process/ending.ts";
+import { QMP_DEADLINE_MS, QmpClient } from "../qmp/client.ts";
+import type { GuestRecord } from "./guest_record.ts";
+import type { StopMeans, StopStep } from "./stop_plan.ts";
+
+/** How a guest came to its end: `before` it was asked, or by which attempt. */
+export type StopOutcome = { kind: "before" } | { kind: "by"; means: StopMeans };
+
+/** After QMP failed: the guest may just be ending, and its monitor with it. */
+const ENDING_MS = 250;
+
+/**
+ * Makes a guest's process end, one attempt after the other, and waits for it. Only that process is meant, never
+ * another that got its pid. A monitor that fails costs at most a few seconds; the signals come at once then.
+ * @param warn called with one line for each attempt that failed
+ * @throws {LockvisorError} `permission` when the guest is somebody else's, `unavailable` when it is in another pid
+ * namespace, `locked` when it does not end
+ */
+export async function stopGuest(
+  record: GuestRecord,
+  steps: readonly StopStep[],
+  warn: (line: string) => void,
+): Promise<StopOutcome> {
+  const [process] = record.carriers;
+  if (signalGuest(record, "none") === "ended") return { kind: "before" };
+  let monitor: "usable" | "failed" = "usable";
+  for (const { means, waitMs } of steps) {
+    if (means === "SIGTERM" || means === "SIGKILL") {
+      signalGuest(record, means);
+    } else if (monitor === "failed") {
+      continue;
+    } else {
+      const fault = await askMonitor(record, means, waitMs);
+      if (fault !== undefined) {
+        monitor = "failed";
+        if (await waitForEnd(process, { timeoutMs: ENDING_MS }) === "ended") return { kind: "by", means };
+        warn(`${fault}; the guest gets a signal instead`);
+        continue;
+      }
+    }
+    if (await waitForEnd(process, { timeoutMs: waitMs }) === "ended") return { kind: "by", means };
+  }
+  throw new LockvisorError(
+    "locked",
+    `guest "${record.name}" (pid ${process.pid}) does not end, not even by SIGKILL, and still has its locks; see /proc/${process.pid}/stack for what it waits for, then try again`,
+    { details: { guest: { uuid: record.uuid, name: record.name, pid: process.pid } } },
+  );
+}
+
+/** Sends a signal, or asks whether it might be sent. Says `ended` when there is nobody to get it. */
+function signalGuest(record: GuestRecord, signal: "none" | "SIGTERM" | "SIGKILL"): "sent" | "ended" {
+  const [process] = record.carriers;
+  const outcome = sendSignal(process, signal);
+  switch (outcome) {
+    case "sent":
+    case "ended":
+      return outcome;
+    case "not-permitted":
+      throw new LockvisorError(
+        "permission",
+        `guest "${record.name}" (pid ${process.pid}) is another user's; stop it as that user or as root`,
+      );
+    case "unseen":
+      throw new LockvisorError(
+        "unavailable",
+        `guest "${record.name}" (pid ${process.pid}) runs in another pid namespace; stop it from there`,
+      );
+  }
+}
+
+/** Gives the guest's monitor a command. Gives the fault in words, or undefined when the command was accepted. */
+async function askMonitor(
+  record: GuestRecord,
+  command: "system_powerdown" | "quit",
+  waitMs: number,
+): Promise<string | undefined> {
+  const [{ pid }] = record.carriers;
+  const options = { deadlineMs: Math.min(waitMs, QMP_DEADLINE_MS), expectedPid: pid };
+  try {
+    await using client = await QmpClient.connect(monitorPath(record), options);
+    await client.execute(command);
+    return undefined;
+  } catch (error) {
+    if (error instanceof LockvisorError) return error.message;
+    throw error;
+  }
+}
+
+/** The monitor's socket; a relative path is meant from where the guest runs. */
+function monitorPath({ qmp, carriers: [{ pid }] }: GuestRecord): string {
+  return qmp!.startsWith("/") ? qmp! : `/proc/${pid}/cwd/${qmp}`;
+}
