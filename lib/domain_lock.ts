@@ -95,7 +95,7 @@ export async function detachResources(
     }
     store.update(record, (current) => ({
       ...current,
-      carriers: [current.carriers[0], ...outcome.carriers.filter((carrier) => carrier.kind === "holder")],
+      carriers: [outcome.carriers[0] ?? current.carriers[0], ...outcome.carriers.slice(1)],
       resources: current.resources.filter((resource) => !leaving.some((one) => isSame(one, resource))),
     }));
     return { done: steps, warnings };

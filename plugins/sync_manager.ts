@@ -208,7 +208,11 @@ class SyncManager implements Driver {
   }
 
   #openLockspace(): Lockspace {
-    return this.#lockspace ??= openLockspace(this.#config.lockspace, this.#config.effectiveUid);
+    return this.#lockspace ??= openLockspace(
+      this.#config.lockspace,
+      this.#config.effectiveUid,
+      this.#config.storage,
+    );
   }
 
   #isLocked(resource: ResolvedResource): boolean {

@@ -19,6 +19,10 @@ const PACKAGE_OF: Record<string, string> = {
   losetup: "mount",
   mount: "mount",
   "mkfs.ext4": "e2fsprogs",
+  zsh: "zsh",
+  fish: "fish",
+  man: "man-db",
+  groff: "groff-base",
 };
 
 /** Debian gives these folders only to root's PATH, but everybody may run what is in them. */

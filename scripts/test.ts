@@ -23,6 +23,10 @@ const COMMANDS = [
   "losetup",
   "mount",
   "mkfs.ext4",
+  "zsh",
+  "fish",
+  "man",
+  "groff",
 ];
 
 /** Files that run at the same time. Each may start several guests, so more would only make deadlines tight. */

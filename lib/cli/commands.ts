@@ -158,7 +158,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
       "zsh: lockvisor completion zsh > /usr/local/share/zsh/site-functions/_lockvisor",
       "fish: lockvisor completion fish > /etc/fish/completions/lockvisor.fish",
     ],
-    run: lazily(({ completion }) => completion),
+    run: lazily(({ completion }) => (invocation, context) => completion(invocation, context, COMMANDS)),
   },
   {
     name: "version",

@@ -23,6 +23,7 @@ export function driverConfig(context: CliContext, settings: Settings): DriverCon
     readonlyDisks: settings.readonlyDisks,
     sharedStorage: settings.sharedStorage,
     effectiveUid: context.effectiveUid,
+    storage: settings.storage,
     warn: (line) => context.note(`warning: ${line}`),
   };
 }

@@ -18,6 +18,8 @@ export interface OptionDefinition {
 export interface ArgumentDefinition {
   name: string;
   presence: "required" | "optional" | "repeated";
+  /** All that it may be; for help and completion. */
+  choices?: readonly string[];
 }
 
 /** A subcommand: what it takes, what it says in its help, and what it does. Help, manual and completion are made from this. */

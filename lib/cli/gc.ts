@@ -13,7 +13,7 @@ import { openSession } from "./session.ts";
 export async function run({ options }: Invocation, context: CliContext): Promise<number> {
   const { settings, store } = await openSession(options, context);
   const action = options.isGiven("dry-run") ? "list" : "remove";
-  const lockspace = openLockspace(settings.lockspace, context.effectiveUid);
+  const lockspace = openLockspace(settings.lockspace, context.effectiveUid, settings.storage);
   const garbage = collectGarbage(lockspace, { action, hostId: settings.hostId, spared: sparedKeys(store) });
   const temporaries = [lockspace.path, `${settings.runtimeDir}/guests`].flatMap(leftOverTemporaries);
   if (action === "remove") temporaries.forEach(removeIfPresent);

@@ -6,7 +6,7 @@ const WIDTH = 100;
 /** What every exit status means, in the order of its number. */
 export const EXIT_STATUSES: readonly (readonly [string, string])[] = [
   ["0", "done"],
-  ["1", "the answer is no (check)"],
+  ["1", "the answer is no (check), a check failed (doctor)"],
   ["64", "wrong usage"],
   ["65", "bad data: a disk that is not there or is no disk, a damaged record, an unknown guest"],
   ["69", "a plugin or the agent is unavailable"],

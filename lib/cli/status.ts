@@ -10,6 +10,10 @@ export async function run({ options, arguments: [guest] }: Invocation, context: 
   const session = await openSession(options, context);
   const host = observeHost(session.store, session.findDriver);
   const guests = guest === undefined ? host.guests : [selectGuest(host, guest)];
+  if (options.isGiven("names")) {
+    context.out(guests.map(({ view }) => `${printable(view.name)}\n`).join(""));
+    return 0;
+  }
   context.out(
     options.isGiven("json")
       ? JSON.stringify({ guests: guests.map(({ view }) => view) }) + "\n"

@@ -143,6 +143,8 @@ export interface DriverConfig {
   readonlyDisks: "lock" | "none";
   sharedStorage: "warn" | "refuse" | "ignore";
   effectiveUid: number;
+  /** Directories that are the same storage on every host: a lockspace in one of them reaches the other hosts. */
+  storage: readonly { id: string; path: string }[];
   /** Called with one line for the administrator. */
   warn(line: string): void;
 }

@@ -5,6 +5,7 @@ let library: ReturnType<typeof open> | undefined;
 function open() {
   return Deno.dlopen(LIBC, {
     sendmsg: { parameters: ["i32", "buffer", "i32"], result: "isize" },
+    getpeername: { parameters: ["i32", "buffer", "buffer"], result: "i32" },
     getsockopt: { parameters: ["i32", "i32", "i32", "buffer", "buffer"], result: "i32" },
   }).symbols;
 }
@@ -54,4 +55,18 @@ export function peerPid(socket: number): number | undefined {
   const length = new Uint8Array(new Uint32Array([credentials.length]).buffer);
   if (symbols().getsockopt(socket, SOL_SOCKET, SO_PEERCRED, credentials, length) !== 0) return undefined;
   return new DataView(credentials.buffer).getInt32(0, true);
+}
+
+/** Where in struct sockaddr_un the path begins, and how long the whole may be; unix(7). */
+const PATH_OFFSET = 2;
+const ADDRESS_BYTES = 110;
+
+/** The path that the other end of a unix socket was bound to, as it was written then; "" when it was to none. */
+export function peerPath(socket: number): string {
+  const address = new Uint8Array(ADDRESS_BYTES);
+  const length = new Uint32Array([ADDRESS_BYTES]);
+  if (symbols().getpeername(socket, address, new Uint8Array(length.buffer)) !== 0) return "";
+  const path = address.subarray(PATH_OFFSET, Math.min(length[0]!, ADDRESS_BYTES));
+  const end = path.indexOf(0);
+  return new TextDecoder().decode(end < 0 ? path : path.subarray(0, end));
 }

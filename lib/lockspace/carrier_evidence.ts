@@ -11,7 +11,8 @@ import { flocksOn } from "./slot_evidence.ts";
 
 /**
  * Whether a process holds the locks that it is said to carry. The proof is the `lock:` line of that process's own
- * fdinfo. Where we may not look into it, the kernel's table of locks tells whether anybody holds the slot.
+ * fdinfo. Where we cannot look into it (no right, or it forked and ended), the kernel's table of locks tells whether
+ * anybody holds the slot.
  */
 export function carrierEvidence(
   lockspace: Lockspace,
@@ -38,10 +39,10 @@ export function carrierEvidence(
   });
 }
 
+/** What a process has open, by path. A process that is gone may have left its descriptors to a child. */
 function descriptorsByTarget(pid: number): Map<string, number> | "hidden" {
   const view = openDescriptors(pid);
-  if (view.kind === "hidden") return "hidden";
-  if (view.kind === "gone") return new Map();
+  if (view.kind !== "seen") return "hidden";
   return new Map([...view.targets].map(([descriptor, target]) => [target, descriptor]));
 }
 

@@ -1,5 +1,6 @@
 import { fileError, LockvisorError } from "../errors.ts";
 import { removeIfPresent } from "../files/atomic_write.ts";
+import { lockFileFault } from "../files/lock_file.ts";
 import { lstatIfPresent } from "../files/record_file.ts";
 import { identity } from "../identity/key.ts";
 import { leaseIdentity } from "../identity/resource.ts";
@@ -8,7 +9,7 @@ import { giveBackSlots, type HeldSlot } from "./acquire_keys.ts";
 import { isNoteName, lifeOfHolder, readNotes } from "./holder_note.ts";
 import { keyDirectory } from "./key_state.ts";
 import type { Lockspace } from "./lockspace.ts";
-import { lockFileFault, parseSlotName, type Slot, slotPath, SLOTS, tryLockSlot } from "./slot.ts";
+import { parseSlotName, type Slot, slotPath, SLOTS, tryLockSlot } from "./slot.ts";
 import { observeKey } from "./slot_evidence.ts";
 
 /** How to tidy a lockspace. */

@@ -49,8 +49,11 @@ export function settleGrant(
   const keys = plan.map(({ key }) => key);
   let noted = false;
   const giveBack = () => {
-    if (noted) { for (const key of keys) removeNote(lockspace, key, grantee.host.id, grantee.guest.uuid); }
-    giveBackSlots(slots);
+    try {
+      if (noted) { for (const key of keys) removeNote(lockspace, key, grantee.host.id, grantee.guest.uuid); }
+    } finally {
+      giveBackSlots(slots);
+    }
   };
   try {
     for (const key of keys) ensureKeyDirectory(lockspace, key);

@@ -25,10 +25,14 @@ export function holdersOfKey(
   if (evidence.state === "free") return { holders: [], damaged: [] };
   const files = readNotes(lockspace, key);
   const notes = files.flatMap((file) => file.kind === "note" ? [file.note] : []);
-  const living = notes
-    .map((note) => ({ note, life: lifeOfHolder(note, host.id) }))
-    .filter(({ life }) => life !== "dead");
-  const holders = living.map(({ note, life }) => holderOfNote(note, key, life));
+  const holders = notes.flatMap((note) => {
+    const life = lifeOfHolder(note, host.id);
+    if (life !== "dead") return [holderOfNote(note, key, life)];
+    // Whoever took the lock has ended, and the lock is held: the guest forked, and its child has the descriptors.
+    return evidence.pids.includes(note.process.pid) && note.host.id === host.id
+      ? [holderOfNote(note, key, "alive")]
+      : [];
+  });
   return {
     holders: holders.length > 0 ? holders : holdersByPid(evidence, host.name),
     damaged: files.flatMap((file) =>

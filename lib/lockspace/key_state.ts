@@ -56,6 +56,7 @@ export function readKeyState(lockspace: Lockspace, key: string, identity: string
         const fields = new JsonFields(file.value);
         if (fields.count("version") !== STATE_VERSION) throw new WrongShape("its version is not known here");
         const state = { identity: fields.text("identity"), generation: fields.count("generation") };
+        if (state.generation === Number.MAX_SAFE_INTEGER) throw new WrongShape("its generation cannot grow");
         if (state.identity !== identity) throw new WrongShape("it speaks of another identity");
         return state;
       } catch (error) {

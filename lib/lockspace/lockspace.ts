@@ -1,9 +1,11 @@
+import type { DeclaredStorage } from "../config/storage.ts";
 import { errnoOf, fileError, LockvisorError } from "../errors.ts";
 import { directoryStatus, refuseUnsafeDirectory } from "../files/own_directory.ts";
 import { writeThenRename } from "../files/atomic_write.ts";
 import { JsonFields, WrongShape } from "../files/json_shape.ts";
 import { readRecordFile } from "../files/record_file.ts";
-import { hidesLocks, isNetworkFilesystem, mountOf, readMountsAlong } from "../identity/mounts.ts";
+import { hidesLocks, isNetworkFilesystem, mountOf, readMounts, readMountsAlong } from "../identity/mounts.ts";
+import { storageOf } from "../identity/storage_match.ts";
 
 /** A directory with lock files, checked and ready for use. */
 export interface Lockspace {
@@ -13,7 +15,7 @@ export interface Lockspace {
   /** The device in the form of /proc/locks. */
   device: string;
   filesystem: string;
-  /** `network`: a filesystem that other hosts may share. */
+  /** `network`: a filesystem that other hosts may share, by its type or by declaration. */
   reach: "host" | "network";
   /** Whether the kernel's tables show the flocks of this filesystem, or trying is the only evidence. */
   evidence: "shown" | "hidden";
@@ -33,7 +35,11 @@ const MARK = "lockspace.json";
  * @throws {LockvisorError} `config` when it is missing or was never made by `lockvisor init`, `permission` when
  * others own it or may write it, `data` when its lockspace.json does not parse
  */
-export function openLockspace(location: LockspaceLocation, effectiveUid: number): Lockspace {
+export function openLockspace(
+  location: LockspaceLocation,
+  effectiveUid: number,
+  storage: readonly DeclaredStorage[] = [],
+): Lockspace {
   const status = directoryStatus("lockspace", location.path);
   if (status === undefined) {
     if (location.origin === "default") return initLockspace(location.path, effectiveUid).lockspace;
@@ -54,7 +60,7 @@ export function openLockspace(location: LockspaceLocation, effectiveUid: number)
       `lockspace ${location.path} has no ${MARK}; is its filesystem mounted? make a new lockspace with: lockvisor init ${location.path}`,
     );
   }
-  return { path, id: mark.id, ...lazily(() => mountFacts(path)) };
+  return { path, id: mark.id, ...lazily(() => mountFacts(path, storage)) };
 }
 
 type MountFacts = Pick<Lockspace, "device" | "filesystem" | "reach" | "evidence">;
@@ -79,18 +85,20 @@ function lazily(find: () => MountFacts): MountFacts {
   };
 }
 
-function mountFacts(path: string): MountFacts {
-  const mount = mountOf(path, readMountsAlong(path));
+function mountFacts(path: string, storage: readonly DeclaredStorage[]): MountFacts {
+  const mounts = storage.length > 0 ? readMounts() : readMountsAlong(path);
+  const mount = mountOf(path, mounts);
   if (mount === undefined) {
     throw new LockvisorError(
       "io",
       `lockspace ${path} is on no mount of /proc/self/mountinfo; is /proc mounted here?`,
     );
   }
+  const declared = storageOf({ canonicalPath: path, mount, dev: Deno.statSync(path).dev }, storage, mounts);
   return {
     device: kernelDevice(mount.major, mount.minor),
     filesystem: mount.fstype,
-    reach: isNetworkFilesystem(mount.fstype) ? "network" : "host",
+    reach: isNetworkFilesystem(mount.fstype) || declared.length > 0 ? "network" : "host",
     evidence: hidesLocks(mount.fstype) ? "hidden" : "shown",
   };
 }

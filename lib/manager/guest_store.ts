@@ -1,11 +1,11 @@
 import { fileError, LockvisorError } from "../errors.ts";
+import { flockError, isStillNamed, openLockFile } from "../files/lock_file.ts";
 import { directoryStatus, refuseUnsafeDirectory } from "../files/own_directory.ts";
 import { removeIfPresent, writeThenRename } from "../files/atomic_write.ts";
 import { WrongShape } from "../files/json_shape.ts";
 import { isPresent } from "../files/presence.ts";
-import { lstatIfPresent, readRecordFile } from "../files/record_file.ts";
+import { readRecordFile } from "../files/record_file.ts";
 import { uuidOfName } from "../identity/key.ts";
-import { flockError } from "../lockspace/slot.ts";
 import { lifeOf } from "../process/process_identity.ts";
 import { formatGuestRecord, type GuestRecord, parseGuestRecord } from "./guest_record.ts";
 
@@ -30,6 +30,7 @@ export class GuestStore {
       const status = directoryStatus("runtime directory", directory) ?? makeDirectory(directory);
       refuseUnsafeDirectory("runtime directory", directory, status, effectiveUid);
     }
+    openOwnLock(this.#recordsLock).close();
   }
 
   /** All records. The directory need not exist. */
@@ -109,13 +110,20 @@ export class GuestStore {
 
   /** The file is removed with its guest's record: a lock counts only on the file that the name leads to. */
   async #lockFile(path: string): Promise<Deno.FsFile> {
-    while (true) {
-      const file = await Deno.open(path, { read: true, write: true, create: true, mode: 0o600 });
-      await file.lock(true);
-      const named = lstatIfPresent(path);
-      if (named !== undefined && named.ino === (await file.stat()).ino) return file;
-      file.close();
+    for (let round = 0; round < MOST_ROUNDS; round++) {
+      const file = openOwnLock(path);
+      let isOurs = false;
+      try {
+        await file.lock(true);
+        isOurs = isStillNamed(path, file);
+      } catch (error) {
+        throw flockError(error, { path, holder: `${path}: the runtime directory` });
+      } finally {
+        if (!isOurs) file.close();
+      }
+      if (isOurs) return file;
     }
+    throw new LockvisorError("io", `lock file ${path} is exchanged again and again; who else works there?`);
   }
 
   /** Takes a guest's record away if it still is the one of this process. */
@@ -128,6 +136,10 @@ export class GuestStore {
       const byName = uuidOfName(record.name);
       if (this.#aliased(byName) === record.uuid) removeIfPresent(this.#aliasFile(byName));
     });
+  }
+
+  get #recordsLock(): string {
+    return `${this.runtimeDir}/guests.lock`;
   }
 
   #file(uuid: string): string {
@@ -152,13 +164,8 @@ export class GuestStore {
 
   /** Runs an action while no other lockvisor on this host changes records. The kernel ends this with us. */
   #exclusively(action: () => void): void {
-    const path = `${this.runtimeDir}/guests.lock`;
-    let file: Deno.FsFile;
-    try {
-      file = Deno.openSync(path, { read: true, write: true, create: true, mode: 0o600 });
-    } catch (error) {
-      throw fileError(`open ${path}`, error);
-    }
+    const path = this.#recordsLock;
+    const file = openOwnLock(path);
     try {
       lockForChange(file, path);
       action();
@@ -175,6 +182,18 @@ function makeDirectory(path: string): Deno.FileInfo {
   } catch (error) {
     throw fileError(`create the runtime directory ${path}`, error);
   }
+}
+
+/** Rounds in which a lock file may be exchanged under us before we suspect something. */
+const MOST_ROUNDS = 100;
+
+/** A lock file of the records, checked and open. @throws {LockvisorError} `data` or `permission` */
+function openOwnLock(path: string): Deno.FsFile {
+  for (let round = 0; round < MOST_ROUNDS; round++) {
+    const file = openLockFile(path);
+    if (file !== "vanished") return file;
+  }
+  throw new LockvisorError("io", `lock file ${path} is exchanged again and again; who else works there?`);
 }
 
 function lockForChange(file: Deno.FsFile, path: string): void {

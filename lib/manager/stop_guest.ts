@@ -1,6 +1,7 @@
 import { LockvisorError } from "../errors.ts";
 import { sendSignal, waitForEnd } from "../process/ending.ts";
-import { QMP_DEADLINE_MS, QmpClient } from "../qmp/client.ts";
+import { QMP_DEADLINE_MS } from "../qmp/client.ts";
+import { hasMonitor, withMonitor } from "./guest_monitor.ts";
 import type { GuestRecord } from "./guest_record.ts";
 import type { StopMeans, StopStep } from "./stop_plan.ts";
 
@@ -75,19 +76,13 @@ async function askMonitor(
   command: "system_powerdown" | "quit",
   waitMs: number,
 ): Promise<string | undefined> {
-  const [{ pid }] = record.carriers;
-  const options = { deadlineMs: Math.min(waitMs, QMP_DEADLINE_MS), expectedPid: pid };
+  if (!hasMonitor(record)) return "the guest has no QMP socket";
+  const deadlineMs = Math.min(waitMs, QMP_DEADLINE_MS);
   try {
-    await using client = await QmpClient.connect(monitorPath(record), options);
-    await client.execute(command);
+    await withMonitor(record, { deadlineMs }, (monitor) => monitor.execute(command));
     return undefined;
   } catch (error) {
     if (error instanceof LockvisorError) return error.message;
     throw error;
   }
-}
-
-/** The monitor's socket; a relative path is meant from where the guest runs. */
-function monitorPath({ qmp, carriers: [{ pid }] }: GuestRecord): string {
-  return qmp!.startsWith("/") ? qmp! : `/proc/${pid}/cwd/${qmp}`;
 }

@@ -26,7 +26,7 @@ const CONNECT_ATTEMPTS = 10;
  */
 export async function openConnection(path: string, deadlineMs: number): Promise<NamedConnection> {
   for (let attempt = 0; attempt < CONNECT_ATTEMPTS; attempt++) {
-    const named = await connectNamed(() => connectWithin(path, deadlineMs));
+    const named = await connectNamed(path, () => connectWithin(path, deadlineMs));
     if (named !== undefined) return named;
   }
   throw socketFailure(path, "its descriptor cannot be told from other sockets of this program; try again");

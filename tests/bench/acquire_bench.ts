@@ -17,6 +17,7 @@ const config: DriverConfig = {
   host: { id: "bench", name: "bench" },
   readonlyDisks: "lock",
   sharedStorage: "ignore",
+  storage: [],
   effectiveUid,
   warn() {},
 };

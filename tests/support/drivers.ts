@@ -10,6 +10,7 @@ export function driverConfigOf(world: World): DriverConfig {
     host: { id: world.hostId, name: Deno.hostname() },
     readonlyDisks: "lock",
     sharedStorage: "warn",
+    storage: [],
     effectiveUid: Deno.uid() ?? 0,
     warn: (line) => {
       throw new Error(`unexpected warning: ${line}`);

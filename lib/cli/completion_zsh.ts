@@ -1,0 +1,98 @@
+import { type Completion, completionOfArgument, completionOfOption, optionsOf } from "./completion_values.ts";
+import type { CommandDefinition, OptionDefinition } from "./definition.ts";
+
+/** A completion script for zsh: a file named _lockvisor in a folder of $fpath, or read with `source`. */
+export function zshScript(commands: readonly CommandDefinition[]): string {
+  return `#compdef lockvisor
+# Completion of lockvisor for zsh. Made by: lockvisor completion zsh
+_lockvisor_guests() {
+  local -a names places
+  local index
+  for ((index = 2; index < $#lockvisor_line; index++)); do
+    case $lockvisor_line[index] in
+      --config | --lockspace | --runtime-dir | --host-id)
+        places+=("$lockvisor_line[index]=\${(Q)~lockvisor_line[index + 1]}") ;;
+      --config=* | --lockspace=* | --runtime-dir=* | --host-id=*) places+=("\${(Q)lockvisor_line[index]}") ;;
+    esac
+  done
+  names=("\${(@f)$(_call_program guests \${(q)lockvisor_line[1]} status --names \${(q)places} 2>/dev/null)}")
+  names=(\${names:#})
+  compadd -a names
+}
+
+_lockvisor() {
+  local curcontext="$curcontext" state line
+  local -a commands settings lockvisor_line
+  lockvisor_line=("\${words[@]}")
+  commands=(
+${commands.map(({ name, summary }) => `    ${quote(`${name}:${summary}`)}`).join("\n")}
+  )
+  settings=(
+${
+    optionsOf(undefined).filter(({ name }) => name !== "version").map((option) => `    ${optionSpec(option)}`)
+      .join("\n")
+  }
+  )
+  _arguments -C $settings '--version[print the version]' '1: :->command' '*:: :->words' && return
+  case $state in
+    command) _describe -t commands command commands ;;
+    words)
+      case $words[1] in
+${commands.map(commandCase).join("\n")}
+      esac
+      ;;
+  esac
+}
+
+if [[ $funcstack[1] == _lockvisor ]]; then _lockvisor "$@"; else compdef _lockvisor lockvisor; fi
+`;
+}
+
+function commandCase(command: CommandDefinition): string {
+  const specs = [
+    "$settings",
+    ...command.options.map(optionSpec),
+    ...command.arguments.map((argument, index) => {
+      const place = argument.presence === "repeated" ? "*" : `${index + 1}`;
+      const colon = argument.presence === "optional" ? "::" : ":";
+      return quote(`${place}${colon}${escape(argument.name)}:${action(completionOfArgument(argument))}`);
+    }),
+    // What follows -- is a command line of its own.
+    ...command.userCommand === undefined ? [] : [quote("*::: :_normal")],
+  ];
+  return `        ${command.name}) _arguments ${specs.join(" ")} ;;`;
+}
+
+function optionSpec(option: OptionDefinition): string {
+  const completion = completionOfOption(option);
+  const repeated = option.occurs === "repeatedly" ? "*" : "";
+  const summary = `[${escape(option.summary)}]`;
+  if (completion === undefined) return quote(`${repeated}--${option.name}${summary}`);
+  const [sign, colon] = option.value === "optional" ? ["=-", "::"] : ["=", ":"];
+  const placeholder = escape(option.placeholder!);
+  return quote(`${repeated}--${option.name}${sign}${summary}${colon}${placeholder}:${action(completion)}`);
+}
+
+function action(completion: Completion): string {
+  switch (completion.kind) {
+    case "words":
+      return `(${completion.words.join(" ")})`;
+    case "guests":
+      return "_lockvisor_guests";
+    case "files":
+      return "_files";
+    case "directories":
+      return "_files -/";
+    case "nothing":
+      return " ";
+  }
+}
+
+/** In a specification of _arguments these have a meaning of their own. */
+function escape(text: string): string {
+  return text.replaceAll(/[\\:[\]]/g, "\\$&");
+}
+
+function quote(text: string): string {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}

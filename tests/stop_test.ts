@@ -1,0 +1,376 @@
+import assert from "node:assert/strict";
+import { stopPlan } from "../lib/manager/stop_plan.ts";
+import { identifyProcess } from "../lib/process/process_identity.ts";
+import { canLock, lockFiles } from "./support/kernel.ts";
+import { qemuCommand } from "./support/qemu.ts";
+import { until } from "./support/until.ts";
+import { BINARY, World } from "./support/world.ts";
+
+/** A QEMU guest under lock whose monitor answers. */
+async function startQemu(world: World, name: string, extra: string[] = []) {
+  const disk = await world.qcow2(`${name}.qcow2`);
+  const qmp = `${world.directory}/${name}.qmp`;
+  const monitor = ["-qmp", `unix:${qmp},server=on,wait=off`];
+  const command = qemuCommand(disk, { extra: monitor });
+  const guest = await world.startRunning([
+    "run",
+    "--name",
+    name,
+    "--disk",
+    disk,
+    "--qmp",
+    qmp,
+    ...extra,
+    "--",
+    ...command,
+  ]);
+  await until("the monitor listens", () => isThere(qmp));
+  return { guest, disk, qmp };
+}
+
+/** A guest that listens where its monitor should be and does what the given Python says with a connection `c`. */
+async function startWithMonitor(world: World, name: string, serve: string) {
+  const disk = await world.disk(name);
+  const qmp = `${world.directory}/${name}.qmp`;
+  const program = [
+    "import socket, sys, time",
+    "s = socket.socket(socket.AF_UNIX)",
+    "s.bind(sys.argv[1])",
+    "s.listen(8)",
+    "kept = []",
+    "while True:",
+    "    c, _ = s.accept()",
+    "    kept.append(c)",
+    "    try:",
+    `        ${serve}`,
+    "    except OSError:",
+    "        pass",
+  ].join("\n");
+  const command = ["python3", "-c", program, qmp];
+  const guest = await world.startRunning([
+    "run",
+    "--name",
+    name,
+    "--disk",
+    disk,
+    "--qmp",
+    qmp,
+    "--",
+    ...command,
+  ]);
+  await until("the monitor listens", () => isThere(qmp));
+  return { guest, disk };
+}
+
+/** A guest that does nothing on SIGTERM. */
+async function startDeaf(world: World, name: string) {
+  const disk = await world.disk(name);
+  const ready = `${world.directory}/${name}.ready`;
+  const script = `trap '' TERM; touch ${ready}; while :; do sleep 0.05; done`;
+  const guest = await world.startRunning([
+    "run",
+    "--name",
+    name,
+    "--disk",
+    disk,
+    "--",
+    "bash",
+    "-c",
+    script,
+  ]);
+  await until("the trap is set", () => isThere(ready));
+  return { guest, disk };
+}
+
+function isThere(path: string): boolean {
+  try {
+    Deno.lstatSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function assertAllFree(world: World): Promise<void> {
+  for (const name of lockFiles(world.lockspace)) assert.ok(await canLock(`${world.lockspace}/${name}`), name);
+}
+
+Deno.test("the means of a stop, in their order", () => {
+  const meansOf = (monitor: "present" | "absent", manner: "power-down" | "quit") =>
+    stopPlan({ monitor, manner, timeoutMs: 30, killAfterMs: 10 }).map(({ means, waitMs }) =>
+      `${means} ${waitMs}`
+    );
+  assert.deepEqual(meansOf("absent", "quit"), ["SIGTERM 10", "SIGKILL 10000"]);
+  assert.deepEqual(meansOf("absent", "power-down"), ["SIGTERM 10", "SIGKILL 10000"]);
+  assert.deepEqual(meansOf("present", "quit"), ["quit 30", "SIGTERM 10", "SIGKILL 10000"]);
+  assert.deepEqual(meansOf("present", "power-down"), [
+    "system_powerdown 30",
+    "quit 10",
+    "SIGTERM 10",
+    "SIGKILL 10000",
+  ]);
+});
+
+Deno.test("stop ends QEMU through its monitor, proves the locks free, and can be repeated", async () => {
+  await using world = await World.create();
+  const { guest, disk } = await startQemu(world, "vm1");
+  const stopped = await world.run(["stop", "vm1"]);
+  assert.equal(stopped.code, 0, stopped.stderr);
+  assert.match(
+    stopped.stdout,
+    /^guest "vm1" has stopped \(by quit, after \d+\.\d s\); its \d+ locks are free\n$/,
+  );
+  assert.equal(stopped.stderr, "");
+  assert.equal((await guest.finished()).code, 0, "QEMU ended of its own accord");
+  await assertAllFree(world);
+  assert.deepEqual(JSON.parse((await world.run(["status", "--json"])).stdout).guests, []);
+  for (const _ of [1, 2]) {
+    const again = await world.run(["stop", "vm1"]);
+    assert.deepEqual(again, {
+      code: 0,
+      signal: null,
+      stdout: 'guest "vm1" has stopped already\n',
+      stderr: "",
+    });
+  }
+  assert.equal((await world.run(["run", "--name", "vm2", "--disk", disk, "--", "true"])).code, 0);
+});
+
+Deno.test("a stopped guest that had a UUID of its own is still known by it", async () => {
+  await using world = await World.create();
+  const uuid = "11111111-2222-4333-8444-555555555555";
+  await startQemu(world, "vm1", ["--uuid", uuid]);
+  const stopped = await world.run(["stop", uuid.toUpperCase(), "--json"]);
+  assert.equal(stopped.code, 0, stopped.stderr);
+  const answer = JSON.parse(stopped.stdout);
+  assert.equal(answer.guest.uuid, uuid);
+  assert.equal(answer.guest.name, "vm1");
+  assert.deepEqual({ outcome: answer.outcome, by: answer.by, held: answer.locks.held }, {
+    outcome: "stopped",
+    by: "quit",
+    held: false,
+  });
+  const again = JSON.parse((await world.run(["stop", uuid, "--json"])).stdout);
+  assert.equal(again.outcome, "already-stopped");
+  assert.equal(again.by, null);
+});
+
+Deno.test("a guest without an operating system ignores the power button and gets quit", async () => {
+  await using world = await World.create();
+  const { guest } = await startQemu(world, "vm1");
+  const stopped = await world.run(["stop", "vm1", "--powerdown", "--timeout", "300ms"]);
+  assert.equal(stopped.code, 0, stopped.stderr);
+  assert.match(stopped.stdout, /by quit/);
+  assert.equal((await guest.finished()).signal, null);
+});
+
+Deno.test("four stops at once end one guest, and all succeed", async () => {
+  await using world = await World.create();
+  await startQemu(world, "vm1");
+  const results = await Promise.all([1, 2, 3, 4].map(() => world.run(["stop", "vm1"])));
+  assert.deepEqual(results.map(({ code }) => code), [0, 0, 0, 0], JSON.stringify(results));
+  await assertAllFree(world);
+});
+
+Deno.test("a guest without a monitor gets SIGTERM", async () => {
+  await using world = await World.create();
+  const disk = await world.disk("a");
+  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", disk, "--", "sleep", "60"]);
+  const stopped = await world.run(["stop", "vm1", "--powerdown"]);
+  assert.match(stopped.stdout, /by SIGTERM/);
+  assert.match(
+    stopped.stderr,
+    /^lockvisor: warning: guest "vm1" has no QMP socket; it gets SIGTERM instead\n$/,
+  );
+  assert.equal((await guest.finished()).signal, "SIGTERM");
+});
+
+Deno.test("a guest that ignores SIGTERM is killed after the time given", async () => {
+  await using world = await World.create();
+  const { guest } = await startDeaf(world, "vm1");
+  const begun = performance.now();
+  const stopped = await world.run(["stop", "vm1", "--kill-after", "300ms"]);
+  assert.equal(stopped.code, 0, stopped.stderr);
+  assert.match(stopped.stdout, /by SIGKILL/);
+  assert.ok(performance.now() - begun >= 300);
+  assert.equal((await guest.finished()).signal, "SIGKILL");
+});
+
+const BAD_MONITORS: Record<string, { serve: string; says: RegExp }> = {
+  "never answers": { serve: "pass", says: /no greeting within 400 ms; another program may be connected/ },
+  "greets and then is silent": {
+    serve: `c.sendall(b'{"QMP": {}}\\n')`,
+    says: /no reply to qmp_capabilities within 400 ms/,
+  },
+  "speaks something else": { serve: `c.sendall(b'220 mail ready\\n')`, says: /no JSON: 220 mail ready/ },
+  "never ends its line": {
+    serve: `[c.sendall(b'x' * 65536) for _ in range(17)]`,
+    says: /a line of more than 1048576 bytes/,
+  },
+  "hangs up": { serve: "c.close()", says: /it closed the connection/ },
+};
+
+for (const [fault, { serve, says }] of Object.entries(BAD_MONITORS)) {
+  Deno.test(`a monitor that ${fault} does not keep a guest from being stopped`, async () => {
+    await using world = await World.create();
+    const { guest } = await startWithMonitor(world, "vm1", serve);
+    const begun = performance.now();
+    const stopped = await world.run(["stop", "vm1", "--timeout", "400ms"]);
+    assert.equal(stopped.code, 0, stopped.stderr);
+    assert.match(stopped.stdout, /by SIGTERM/);
+    assert.match(stopped.stderr, says);
+    assert.ok(performance.now() - begun < 5000);
+    assert.equal((await guest.finished()).signal, "SIGTERM");
+  });
+}
+
+Deno.test("another guest's monitor is never told to quit", async () => {
+  await using world = await World.create();
+  const { guest: other, qmp } = await startQemu(world, "vm1");
+  const disk = await world.disk("b");
+  await world.startRunning(["run", "--name", "vm2", "--disk", disk, "--qmp", qmp, "--", "sleep", "60"]);
+  const stopped = await world.run(["stop", "vm2"]);
+  assert.equal(stopped.code, 0, stopped.stderr);
+  assert.match(stopped.stderr, new RegExp(`it belongs to process ${other.pid}, not to the guest's`));
+  assert.match(stopped.stdout, /by SIGTERM/);
+  assert.notEqual(identifyProcess(other.pid), undefined);
+});
+
+Deno.test("a relative monitor path is meant from where the guest runs", async () => {
+  await using world = await World.create();
+  const disk = await world.qcow2("a.qcow2");
+  const command = qemuCommand(disk, { extra: ["-qmp", "unix:a.qmp,server=on,wait=off"] });
+  await world.startRunning(["run", "--name", "vm1", "--disk", disk, "--qmp", "a.qmp", "--", ...command]);
+  await until("the monitor listens", () => isThere(`${world.directory}/a.qmp`));
+  const stopped = await world.execute("sh", ["-c", 'cd / && exec "$0" stop vm1', BINARY]);
+  assert.match(stopped.stdout, /by quit/, stopped.stderr);
+});
+
+Deno.test("a process that inherited the locks is named", async () => {
+  await using world = await World.create();
+  const disk = await world.disk("a");
+  const pidFile = `${world.directory}/child`;
+  const script = `sleep 60 & echo $! > ${pidFile}.new; mv ${pidFile}.new ${pidFile}; exec sleep 60`;
+  await world.startRunning(["run", "--name", "vm1", "--disk", disk, "--", "sh", "-c", script]);
+  await until("the child runs", () => isThere(pidFile));
+  const child = Number(Deno.readTextFileSync(pidFile));
+  const stopped = await world.run(["stop", "vm1"]);
+  assert.equal(stopped.code, 75, stopped.stdout);
+  assert.match(
+    stopped.stderr,
+    new RegExp(`has ended, but its locks are still held by process ${child} \\(sleep\\)`),
+  );
+  const waited = await world.run(["wait", "vm1"]);
+  assert.equal(waited.code, 75, "what holds the guest's own lease may be the guest");
+  Deno.kill(child, "SIGKILL");
+  const again = await world.run(["stop", "vm1"]);
+  assert.equal(again.code, 0, again.stderr);
+  assert.match(again.stdout, /^guest "vm1" has stopped already; its \d+ locks are free\n$/);
+});
+
+Deno.test("a lock that another guest shares does not count as left over", async () => {
+  await using world = await World.create();
+  const disk = await world.disk("a");
+  const spec = `${disk},access=shared`;
+  await world.startRunning(["run", "--name", "vm1", "--disk", spec, "--", "sleep", "60"]);
+  await world.startRunning(["run", "--name", "vm2", "--disk", spec, "--", "sleep", "60"]);
+  const stopped = await world.run(["stop", "vm1"]);
+  assert.equal(stopped.code, 0, stopped.stderr);
+});
+
+Deno.test("a pid that belongs to somebody else by now is left alone", async () => {
+  await using world = await World.create();
+  const disk = await world.disk("a");
+  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", disk, "--", "sleep", "60"]);
+  const [entry] = Array.from(Deno.readDirSync(`${world.runtimeDir}/guests`)).filter(({ name }) =>
+    name.endsWith(".json")
+  );
+  const file = `${world.runtimeDir}/guests/${entry!.name}`;
+  const record = JSON.parse(Deno.readTextFileSync(file));
+  await guest.kill();
+  const bystander = new Deno.Command("sleep", { args: ["60"] }).spawn();
+  try {
+    record.carriers[0].pid = bystander.pid;
+    Deno.writeTextFileSync(file, JSON.stringify(record));
+    const stopped = await world.run(["stop", "vm1"]);
+    assert.match(stopped.stdout, /^guest "vm1" has stopped already/, stopped.stderr);
+    assert.notEqual(identifyProcess(bystander.pid), undefined);
+  } finally {
+    bystander.kill("SIGKILL");
+    await bystander.status;
+  }
+});
+
+Deno.test("stop and wait refuse what they do not know", async () => {
+  await using world = await World.create();
+  for (const command of ["stop", "wait"]) {
+    const unknown = await world.run([command, "nobody"]);
+    assert.equal(unknown.code, 65);
+    assert.equal(
+      unknown.stderr,
+      'lockvisor: no guest "nobody" runs on this host; see: lockvisor status\n',
+    );
+  }
+  assert.equal((await world.run(["stop", "vm1", "--timeout", "soon"])).code, 64);
+});
+
+Deno.test("a name that two records share needs the UUID", async () => {
+  await using world = await World.create();
+  const [one, two] = ["11111111-2222-4333-8444-555555555555", "66666666-7777-4888-9999-aaaaaaaaaaaa"];
+  for (const uuid of [one, two]) {
+    const guest = await world.startRunning(["run", "--name", "vm1", "--uuid", uuid, "--", "sleep", "60"]);
+    await guest.kill();
+  }
+  const ambiguous = await world.run(["stop", "vm1"]);
+  assert.equal(ambiguous.code, 65);
+  assert.match(ambiguous.stderr, new RegExp(`is the name of 2 guests \\(uuids ${one} and ${two}\\)`));
+  assert.equal((await world.run(["stop", one])).code, 0);
+  assert.equal((await world.run(["stop", "vm1"])).code, 0, "one is left");
+});
+
+Deno.test("another user's guest: 77, and it runs on", {
+  ignore: Deno.uid() !== 0,
+}, async () => {
+  await using world = await World.create();
+  const disk = await world.disk("a");
+  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", disk, "--", "sleep", "60"]);
+  await world.execute("chmod", ["-R", "a+rX", world.directory]);
+  const [program, reachable] = [BINARY, `${world.directory}/lockvisor`];
+  await Deno.copyFile(program, reachable);
+  await Deno.chmod(reachable, 0o755);
+  const stopped = await world.execute("setpriv", [
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+    reachable,
+    "stop",
+    "vm1",
+  ]);
+  assert.equal(stopped.code, 77, stopped.stderr);
+  assert.equal(
+    stopped.stderr,
+    `lockvisor: guest "vm1" (pid ${guest.pid}) is another user's; stop it as that user or as root\n`,
+  );
+  assert.notEqual(identifyProcess(guest.pid), undefined);
+});
+
+Deno.test("wait returns when the guest ends, at once when it has, with 75 past its time", async () => {
+  await using world = await World.create();
+  const disk = await world.disk("a");
+  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", disk, "--", "sleep", "60"]);
+  const late = await world.run(["wait", "vm1", "--timeout", "50ms"]);
+  assert.equal(late.code, 75);
+  assert.match(late.stderr, new RegExp(`^lockvisor: guest "vm1" \\(pid ${guest.pid}\\) still runs`));
+  const waiting = world.run(["wait", "vm1"]);
+  const early = await Promise.race([
+    waiting.then(() => "ended"),
+    new Promise((resolve) => setTimeout(() => resolve("waiting"), 300)),
+  ]);
+  assert.equal(early, "waiting");
+  await guest.kill();
+  const ended = { code: 0, signal: null, stdout: 'guest "vm1" has ended\n', stderr: "" };
+  assert.deepEqual(await waiting, ended);
+  assert.deepEqual(await world.run(["wait", "vm1"]), ended);
+  assert.equal((await world.run(["stop", "vm1"])).code, 0);
+  assert.deepEqual(await world.run(["wait", "vm1"]), ended, "without a record too");
+});
