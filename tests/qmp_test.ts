@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { LockvisorError } from "../lib/errors.ts";
+import { peerPid } from "../lib/libc/unix_socket.ts";
 import { QmpClient, QmpCommandError, type QmpEvent } from "../lib/qmp/client.ts";
 import { LineSplitter, LONGEST_LINE } from "../lib/qmp/lines.ts";
 import { parseQmpMessage } from "../lib/qmp/message.ts";
@@ -7,6 +8,9 @@ import { openDescriptors } from "../lib/process/descriptors.ts";
 import { canLock, flockedFiles } from "./support/kernel.ts";
 import { qemuCommand } from "./support/qemu.ts";
 import { until } from "./support/until.ts";
+
+// The C library stays open once it is used; opened here, it is nothing that a test has left behind.
+peerPid(0);
 
 /** A directory with a QEMU in it whose monitor answers. */
 class Qemu implements AsyncDisposable {

@@ -164,6 +164,33 @@ Deno.test("a guest without an operating system ignores the power button and gets
   assert.equal((await guest.finished()).signal, null);
 });
 
+Deno.test("a guest that heeds its power button is not told to quit", async () => {
+  await using world = await World.create();
+  const { guest } = await startWithMonitor(
+    world,
+    "vm1",
+    `c.sendall(b'{"QMP": {}}\\n'); c.recv(999); c.sendall(b'{"return": {}, "id": 1}\\n'); ` +
+      `sys.exit(0 if b"system_powerdown" in c.recv(999) else 9)`,
+  );
+  const stopped = await world.run(["stop", "vm1", "--powerdown", "--json"]);
+  assert.equal(stopped.code, 0, stopped.stderr);
+  assert.equal(JSON.parse(stopped.stdout).by, "system_powerdown");
+  assert.equal(stopped.stderr, "", "a monitor that ends with its guest is no fault");
+  assert.equal((await guest.finished()).code, 0);
+});
+
+Deno.test("disks that were plugged in later are free too after a stop", async () => {
+  await using world = await World.create();
+  await startQemu(world, "vm1");
+  const plugged = await world.disk("b");
+  const acquired = await world.run(["acquire", "vm1", "--disk", plugged]);
+  assert.equal(acquired.code, 0, acquired.stderr);
+  const stopped = await world.run(["stop", "vm1"]);
+  assert.equal(stopped.code, 0, stopped.stderr);
+  assert.match(stopped.stdout, /its 5 locks are free/);
+  await assertAllFree(world);
+});
+
 Deno.test("four stops at once end one guest, and all succeed", async () => {
   await using world = await World.create();
   await startQemu(world, "vm1");

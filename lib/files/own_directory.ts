@@ -13,7 +13,9 @@ export function directoryStatus(what: string, path: string): Deno.FileInfo | und
       throw new LockvisorError("config", `${what} ${path}: a component of it is not a directory`);
     }
     if (!(error instanceof Deno.errors.NotFound)) throw fileError(`look at ${what} ${path}`, error);
-    if (lstatIfPresent(path) === undefined) return undefined;
+    const status = lstatIfPresent(path);
+    if (status === undefined) return undefined;
+    if (!status.isSymlink) return directoryStatus(what, path); // another start has made it since we looked
     throw new LockvisorError("config", `${what} ${path} is a symbolic link that leads nowhere`);
   }
 }

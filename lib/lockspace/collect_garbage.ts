@@ -77,11 +77,15 @@ function collectKey(collection: Collection, key: string, slots: readonly Slot[])
   const { lockspace, options, garbage, flocks } = collection;
   if (slots.length === 0 && staleFiles(lockspace, key).length === 0) return;
   // Asked first, so that a held key's slots are not even tried: that would refuse others for an instant.
-  const free = !options.spared.has(key) && observeKey(lockspace, key, flocks).state === "free";
-  const held = !free ? "in-use" : options.action === "list" ? [] : takeBoth(lockspace, key);
-  if (held === "in-use") {
+  if (observeKey(lockspace, key, flocks).state !== "free") {
     garbage.inUse++;
     collectDeadNotes(collection, key);
+    return;
+  }
+  // A paused guest's key may be free; its notes stay too, since they tell who had the disk meanwhile.
+  const held = options.spared.has(key) ? "in-use" : options.action === "list" ? [] : takeBoth(lockspace, key);
+  if (held === "in-use") {
+    garbage.inUse++;
     return;
   }
   try {
