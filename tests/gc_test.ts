@@ -106,16 +106,16 @@ Deno.test("gc spares a guest that lives and has given its locks up for a while",
   await using world = await World.create();
   const disk = await world.disk("a");
   const guest = await world.startRunning(["run", "--name", "vm1", "--disk", disk, "--", "sleep", "60"]);
-  // The record and the notes name a living process; take the locks off it as `pause --release` would.
-  const other = `${world.directory}/elsewhere`;
-  await Deno.mkdir(other);
-  for (const name of lockFiles(world.lockspace)) {
-    await Deno.rename(`${world.lockspace}/${name}`, `${other}/${name}`);
-    await Deno.writeFile(`${world.lockspace}/${name}`, new Uint8Array(), { mode: 0o600 });
-  }
+  const paused = await world.run(["pause", "--release", "vm1"]);
+  assert.equal(paused.code, 0, paused.stderr);
+  const files = lockFiles(world.lockspace);
   const report = await gc(world);
   assert.deepEqual(report.removed, []);
   assert.equal(report.inUse, 3);
+  assert.deepEqual(lockFiles(world.lockspace), files);
+  const resumed = await world.run(["resume", "vm1"]);
+  assert.equal(resumed.code, 0, resumed.stderr);
+  assert.equal(flockedFiles(guest.pid).length, 6);
   await guest.kill();
 });
 

@@ -232,3 +232,10 @@ for (const { what, place, why } of RESERVED) {
     assert.ok(using.length > 0, "else this test is of no use any more");
   });
 }
+
+Deno.test("nothing relies on `using`: bundling with --minify drops the disposal of a variable that is used once", () => {
+  const relying = modules().filter((file) =>
+    /^\s*(await )?using [a-z]/m.test(Deno.readTextFileSync(join(ROOT, file)))
+  );
+  assert.deepEqual(relying, []);
+});

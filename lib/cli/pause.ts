@@ -1,7 +1,7 @@
 import { pauseGuest, resumeGuest } from "../domain_lock.ts";
 import { findLivingGuest } from "../manager/find_guest.ts";
 import type { GuestRecord } from "../manager/guest_record.ts";
-import { QmpClient } from "../qmp/client.ts";
+import { hasMonitor, withMonitor } from "../manager/guest_monitor.ts";
 import type { CliContext } from "./context.ts";
 import type { Invocation } from "./parse.ts";
 import { openSession } from "./session.ts";
@@ -41,9 +41,7 @@ async function openGuest(options: Invocation["options"], name: string, context: 
 
 /** Stops or continues the guest's processors where it has a QMP socket; elsewhere that is the caller's business. */
 async function tellQemu(record: GuestRecord, command: "stop" | "cont"): Promise<void> {
-  if (record.qmp === null) return;
-  await using qemu = await QmpClient.connect(record.qmp, { expectedPid: record.carriers[0].pid });
-  await qemu.execute(command);
+  if (hasMonitor(record)) await withMonitor(record, {}, (monitor) => monitor.execute(command));
 }
 
 /** The state of a guest, with what it gave up: libvirt's lock state, in JSON. */

@@ -26,22 +26,23 @@ export async function run({ options, userCommand }: Invocation, context: CliCont
 
   const { settings, store } = await openSession(options, context);
   const plugin = loadPlugin(options.text("plugin") ?? DEFAULT_DRIVER, driverConfig(context, settings));
-  await using manager = plugin.newManager("domain", "start", {
-    store,
-    storage: settings.storage,
-  });
-  manager.setParameter("name", name);
-  describeGuest(manager, options, userCommand);
-  for (const { type, name, access } of resources) manager.registerResource(type, name, access);
-  if (options.isGiven("dry-run")) {
-    const { formatForecasts } = await import("./unhurried.ts");
-    context.out(formatForecasts(manager.forecast(), options.isGiven("json") ? "json" : "text"));
-    return 0;
+  const manager = plugin.newManager("domain", "start", { store, storage: settings.storage });
+  try {
+    manager.setParameter("name", name);
+    describeGuest(manager, options, userCommand);
+    for (const { type, name, access } of resources) manager.registerResource(type, name, access);
+    if (options.isGiven("dry-run")) {
+      const { formatForecasts } = await import("./unhurried.ts");
+      context.out(formatForecasts(manager.forecast(), options.isGiven("json") ? "json" : "text"));
+      return 0;
+    }
+    if (waitMs === 0) await manager.acquireObject();
+    else await (await import("./unhurried.ts")).acquireWithin(manager, waitMs);
+    manager.handOver();
+    return becomeCommand([program!, ...args]);
+  } finally {
+    manager.free();
   }
-  if (waitMs === 0) await manager.acquireObject();
-  else await (await import("./unhurried.ts")).acquireWithin(manager, waitMs);
-  manager.handOver();
-  return becomeCommand([program!, ...args]);
 }
 
 /** Command line faults come before anything is locked. */

@@ -107,7 +107,7 @@ export function judgeGuests({ guests, damaged }: HostView): Judgement {
   if (guests.length === 0) return ok("none runs");
   const hidden = guests.filter(({ locks }) => locks.unknown > 0);
   const text = `${guests.length} ${guests.length === 1 ? "guest" : "guests"}`;
-  return hidden.length === 0 ? ok(`${text}, every recorded lock is held`) : warning(
+  return hidden.length === 0 ? ok(`${text}, none has lost a lock`) : warning(
     `${text}; the locks of ${hidden.map(({ view }) => `"${view.name}"`).join(", ")} cannot be seen`,
   );
 }

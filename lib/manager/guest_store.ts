@@ -103,9 +103,12 @@ export class GuestStore {
    */
   async withGuest<Result>(uuid: string, operation: () => Promise<Result>): Promise<Result> {
     const path = `${this.#directory}/${uuid}.lock`;
-    using file = await this.#lockFile(path);
-    void file;
-    return await operation();
+    const file = await this.#lockFile(path);
+    try {
+      return await operation();
+    } finally {
+      file.close();
+    }
   }
 
   /** The file is removed with its guest's record: a lock counts only on the file that the name leads to. */
