@@ -39,6 +39,6 @@ function formatText(resource: ResolvedResource, { locked, generation, holders }:
 
 const ALIVE_TEXT: Record<string, string> = {
   true: "",
-  false: ", its process is gone",
+  false: ", its process is gone and has left the lock to a child",
   null: ", not known from here whether it lives",
 };

@@ -13,8 +13,8 @@ export interface KeyHolders {
 }
 
 /**
- * Who holds a key, from its notes and from what the kernel shows. A note whose process is dead is no holder; a
- * lock without a note is shown by its pid.
+ * Who holds a key, from its notes and from what the kernel shows. A note whose process is dead is no holder, unless
+ * that process took the lock and the lock is still there; a lock without a note is shown by its pid.
  */
 export function holdersOfKey(
   lockspace: Lockspace,
@@ -30,7 +30,7 @@ export function holdersOfKey(
     if (life !== "dead") return [holderOfNote(note, key, life)];
     // Whoever took the lock has ended, and the lock is held: the guest forked, and its child has the descriptors.
     return evidence.pids.includes(note.process.pid) && note.host.id === host.id
-      ? [holderOfNote(note, key, "alive")]
+      ? [holderOfNote(note, key, life)]
       : [];
   });
   return {
