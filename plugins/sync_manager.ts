@@ -71,7 +71,7 @@ class SyncManager implements Driver {
     const { locks, descriptors, letGo, giveBack } = result.grant;
     if (locks.length === 0) return { outcome: "granted", carrier: { kind: "guest", ...process, locks } };
     // Read only now: the start of a guest needs none of it.
-    const { startHolder } = await import("../lib/carrier/holder.ts");
+    const { startHolder } = await import("../lib/carrier/live_guest.ts");
     try {
       const holder = startHolder(
         process,
@@ -87,7 +87,7 @@ class SyncManager implements Driver {
   }
 
   async unplug({ guest, carriers }: RunningGuest, keys: readonly string[]): Promise<UnplugOutcome> {
-    const { unplugKeys } = await import("../lib/carrier/unplug.ts");
+    const { unplugKeys } = await import("../lib/carrier/live_guest.ts");
     const lockspace = this.#openLockspace();
     const outcome = unplugKeys(lockspace, carriers, keys);
     for (const key of keys) removeNote(lockspace, key, this.#config.host.id, guest.uuid);
@@ -95,7 +95,7 @@ class SyncManager implements Driver {
   }
 
   async giveUp({ guest, carriers }: RunningGuest, keys: readonly string[]): Promise<GivenUpKey[]> {
-    const { giveUpKeys } = await import("../lib/carrier/pause.ts");
+    const { giveUpKeys } = await import("../lib/carrier/live_guest.ts");
     const lockspace = this.#openLockspace();
     const givenUp = giveUpKeys(lockspace, carriers, keys);
     for (const key of keys) removeNote(lockspace, key, this.#config.host.id, guest.uuid);
@@ -107,7 +107,7 @@ class SyncManager implements Driver {
     givenUp: readonly GivenUpKey[],
     changes: "refuse" | "accept",
   ): Promise<TakeBackOutcome> {
-    const { takeBackKeys } = await import("../lib/carrier/take_back.ts");
+    const { takeBackKeys } = await import("../lib/carrier/live_guest.ts");
     const grantee = {
       guest: running.guest,
       process: running.process,

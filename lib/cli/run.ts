@@ -1,5 +1,6 @@
 import type { OnLockFailure } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
+import { absolutePath } from "../identity/absolute_path.ts";
 import { parseDisk, parseLease } from "../identity/specification.ts";
 import type { LockManager } from "../manager/lock_manager.ts";
 import { loadPlugin } from "../manager/plugin.ts";
@@ -61,7 +62,7 @@ function describeGuest(manager: LockManager, options: OptionValues, command: str
   const [uuid, id, qmp] = [options.text("uuid"), options.text("id"), options.text("qmp")];
   if (uuid !== undefined) manager.setParameter("uuid", uuid);
   if (id !== undefined) manager.setParameter("id", id);
-  if (qmp !== undefined) manager.setParameter("qmp", qmp);
+  if (qmp !== undefined) manager.setParameter("qmp", absolutePath(qmp));
   const action = options.text("on-lock-failure");
   if (action !== undefined) manager.setParameter("on-lock-failure", action as OnLockFailure);
   manager.setParameter("command", command);

@@ -1,0 +1,8 @@
+/**
+ * What is done to guests that run. One module, read only by the commands that need it: the start of a guest needs
+ * none of it, and each further file of the program would cost it a load.
+ */
+export { startHolder } from "./holder.ts";
+export { giveUpKeys } from "./pause.ts";
+export { takeBackKeys } from "./take_back.ts";
+export { unplugKeys } from "./unplug.ts";
