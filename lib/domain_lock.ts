@@ -196,5 +196,7 @@ function currentRecord(store: GuestStore, guest: GuestRecord): GuestRecord {
 function runningGuest(
   { uuid, name, id, qmp, onLockFailure, carriers, resources }: GuestRecord,
 ): RunningGuest {
-  return { guest: { uuid, name, id, qmp, onLockFailure }, process: carriers[0], carriers, resources };
+  const [{ pid, startTime, bootId, pidNamespace }] = carriers;
+  const process = { pid, startTime, bootId, pidNamespace };
+  return { guest: { uuid, name, id, qmp, onLockFailure }, process, carriers, resources };
 }

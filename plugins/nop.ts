@@ -26,7 +26,7 @@ class NopDriver implements Driver {
   }
 
   plug({ process }: RunningGuest): Promise<PlugOutcome> {
-    return Promise.resolve({ outcome: "granted", carrier: { kind: "guest", ...process, locks: [] } });
+    return Promise.resolve({ outcome: "granted", carrier: { ...process, kind: "guest", locks: [] } });
   }
 
   unplug({ carriers }: RunningGuest): Promise<UnplugOutcome> {

@@ -1,5 +1,7 @@
 import type {
   AcquireOutcome,
+  CarriedLock,
+  Carrier,
   CarrierClaim,
   Driver,
   DriverConfig,
@@ -31,6 +33,7 @@ import { blockersOf, holdersOfKey } from "../lib/lockspace/key_holders.ts";
 import { planKeys, type PlannedKey } from "../lib/lockspace/key_plan.ts";
 import { readKeyState } from "../lib/lockspace/key_state.ts";
 import { type Lockspace, openLockspace } from "../lib/lockspace/lockspace.ts";
+import { SLOTS } from "../lib/lockspace/slot.ts";
 import { observeKey, type SlotEvidence } from "../lib/lockspace/slot_evidence.ts";
 import { refuseTooManyLocks } from "../lib/process/descriptor_numbers.ts";
 import { type FlockEntry, kernelFlocks } from "../lib/process/descriptors.ts";
@@ -69,27 +72,41 @@ class SyncManager implements Driver {
     const result = await this.#take(guest, process, resources);
     if (result.outcome === "refused") return result;
     const { locks, descriptors, letGo, giveBack } = result.grant;
-    if (locks.length === 0) return { outcome: "granted", carrier: { kind: "guest", ...process, locks } };
-    // Read only now: the start of a guest needs none of it.
-    const { startHolder } = await import("../lib/carrier/live_guest.ts");
+    if (locks.length === 0) return { outcome: "granted", carrier: { ...process, kind: "guest", locks } };
     try {
-      const holder = startHolder(
-        process,
-        descriptors,
-        `holds locks of guest ${guest.name} (pid ${process.pid})`,
-      );
+      const carrier = await this.#carry({ guest, process }, locks, descriptors);
       letGo();
-      return { outcome: "granted", carrier: { kind: "holder", ...holder, locks } };
+      return { outcome: "granted", carrier };
     } catch (error) {
       giveBack();
       throw error;
     }
   }
 
+  /** Moves locks that are open here to the guest: into QEMU itself through its monitor, or else into a holder. */
+  async #carry(
+    { guest, process }: Pick<RunningGuest, "guest" | "process">,
+    locks: CarriedLock[],
+    descriptors: readonly number[],
+  ): Promise<Carrier> {
+    // Read only now: the start of a guest needs none of it.
+    const { carryInMonitor, startHolder } = await import("../lib/carrier/live_guest.ts");
+    if (guest.qmp !== null) {
+      const slots = locks.flatMap(({ key, slots }) =>
+        SLOTS.filter((slot) => slot in slots).map((slot) => ({ key, slot, descriptor: slots[slot]! }))
+      );
+      const result = await carryInMonitor(this.#openLockspace(), { process, socket: guest.qmp }, slots);
+      if (result.outcome === "carried") return result.carrier;
+      this.#config.warn(`${result.reason}; the locks go into a process beside guest "${guest.name}" instead`);
+    }
+    const label = `holds locks of guest ${guest.name} (pid ${process.pid})`;
+    return { ...startHolder(process, descriptors, label), kind: "holder", locks };
+  }
+
   async unplug({ guest, carriers }: RunningGuest, keys: readonly string[]): Promise<UnplugOutcome> {
     const { unplugKeys } = await import("../lib/carrier/live_guest.ts");
     const lockspace = this.#openLockspace();
-    const outcome = unplugKeys(lockspace, carriers, keys);
+    const outcome = await unplugKeys(lockspace, { carriers, qmp: guest.qmp }, keys);
     for (const key of keys) removeNote(lockspace, key, this.#config.host.id, guest.uuid);
     return outcome;
   }

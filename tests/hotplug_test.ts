@@ -158,6 +158,92 @@ Deno.test("hotplug of a guest that is unknown or has ended is refused", async ()
   assert.equal((await world.run(["check", "--disk", a])).code, 0);
 });
 
+/** A QEMU guest with a monitor that answers, without a disk of its own. */
+async function monitoredGuest(world: World, disk: string) {
+  const socket = `${world.directory}/qmp`;
+  const command = qemuCommand(disk, { extra: ["-qmp", `unix:${socket},server=on,wait=off`] });
+  const guest = await world.startRunning([
+    "run",
+    "--name",
+    "vm1",
+    "--qmp",
+    socket,
+    "--disk",
+    disk,
+    "--",
+    ...command,
+  ]);
+  await until("the monitor answers", async () => (await world.run(["resume", "vm1"])).code === 0);
+  return { guest, socket };
+}
+
+Deno.test("QEMU with a monitor gets the descriptors itself, and closes them on release", async () => {
+  await using world = await World.create();
+  const [a, b] = [await world.qcow2("a.qcow2"), await world.disk("b")];
+  const { guest } = await monitoredGuest(world, a);
+  const descriptors = () =>
+    Array.from(Deno.readDirSync(`/proc/${guest.pid}/fd`)).filter(({ name }) => {
+      try {
+        return Deno.readLinkSync(`/proc/${guest.pid}/fd/${name}`).startsWith(world.lockspace);
+      } catch {
+        return false; // a connection of the monitor that has just ended
+      }
+    }).length;
+  const before = descriptors();
+  for (let round = 0; round < 3; round++) {
+    const plugged = await world.run(["acquire", "vm1", "--disk", b]);
+    assert.deepEqual([plugged.code, plugged.stderr], [0, ""]);
+    assert.equal(holders(guest.pid).length, 0);
+    assert.equal(descriptors(), before + 4, "two keys, two slots each");
+    await assertStatusIsTrue(world, "vm1");
+    const refused = await world.run(["run", "--name", "vm2", "--disk", b, "--", "true"]);
+    assert.match(refused.stderr, /is locked by guest "vm1"/);
+    assert.deepEqual([(await world.run(["release", "vm1", "--disk", b])).code, descriptors()], [0, before]);
+    assert.equal((await world.run(["check", "--disk", b])).code, 0);
+  }
+  assert.equal((await world.run(["acquire", "vm1", "--disk", b])).code, 0);
+  assert.equal((await world.run(["pause", "--release", "vm1"])).code, 0);
+  assert.equal((await world.run(["check", "--disk", a, "--disk", b])).code, 0);
+  assert.equal((await world.run(["resume", "vm1"])).code, 0);
+  await assertStatusIsTrue(world, "vm1");
+  await guest.kill();
+  assert.equal((await lockedInKernel(world)).length, 0, "QEMU's death frees them at once");
+});
+
+Deno.test("a disk that was locked at the start, released and locked again is held once, by QEMU", async () => {
+  await using world = await World.create();
+  const a = await world.qcow2("a.qcow2");
+  const { guest } = await monitoredGuest(world, a);
+  for (let round = 0; round < 2; round++) {
+    assert.equal((await world.run(["release", "vm1", "--disk", a])).code, 0);
+    assert.equal((await world.run(["check", "--disk", a])).code, 0);
+    assert.equal((await world.run(["acquire", "vm1", "--disk", a])).code, 0);
+    await assertStatusIsTrue(world, "vm1");
+  }
+  assert.equal(holders(guest.pid).length, 0);
+});
+
+Deno.test("while somebody else has QEMU's monitor, a holder takes the locks, and says so", async () => {
+  await using world = await World.create();
+  const [a, b] = [await world.qcow2("a.qcow2"), await world.disk("b")];
+  const { guest, socket } = await monitoredGuest(world, a);
+  const connection = await Deno.connect({ transport: "unix", path: socket });
+  try {
+    const plugged = await world.run(["acquire", "vm1", "--disk", b]);
+    assert.equal(plugged.code, 0, plugged.stderr);
+    assert.match(
+      plugged.stderr,
+      /^lockvisor: warning: QMP socket .*; the locks go into a process beside guest "vm1" instead\n$/,
+    );
+    assert.equal(holders(guest.pid).length, 1);
+    await assertStatusIsTrue(world, "vm1");
+    assert.equal((await world.run(["release", "vm1", "--disk", b])).code, 0);
+  } finally {
+    connection.close();
+  }
+  await until("no holder is left", () => holders(guest.pid).length === 0, 1000);
+});
+
 const ROUNDS = Number(Deno.env.get("LOCKVISOR_HOTPLUG_ROUNDS") ?? 6);
 
 Deno.test(`16 disks come and go ${ROUNDS} times, four processes at once, and nothing is left over`, async () => {

@@ -6,7 +6,7 @@ import { readRecordFile } from "../files/record_file.ts";
 import { keyDirectory, type KeyState } from "../lockspace/key_state.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
 import { type Slot, slotPath, SLOTS } from "../lockspace/slot.ts";
-import { descriptorFlock, openDescriptors } from "../process/descriptors.ts";
+import { descriptorFlock, descriptorTarget, openDescriptors } from "../process/descriptors.ts";
 import { steerFlock } from "./steer.ts";
 
 /** A slot of a key in the carrier that has it open. */
@@ -60,12 +60,14 @@ export function giveUpKeys(
 
 /** How a slot is held, by the holder's own fdinfo. Where that does not tell, the stronger mode is the safe answer. */
 function modeHeld({ carrier, file }: CarriedSlot): LockMode {
+  const noted = file.descriptor;
+  if (noted !== undefined && descriptorTarget(carrier.pid, noted) === file.path) {
+    return descriptorFlock(carrier.pid, noted)?.mode ?? "exclusive";
+  }
   const view = openDescriptors(carrier.pid);
-  const descriptor = view.kind !== "seen"
-    ? undefined
-    : [...view.targets].find(([, target]) => target === file.path)?.[0];
-  const flock = descriptor === undefined ? undefined : descriptorFlock(carrier.pid, descriptor);
-  return flock?.mode ?? "exclusive";
+  const flocks = view.kind !== "seen" ? [] : [...view.targets].filter(([, target]) => target === file.path)
+    .map(([descriptor]) => descriptorFlock(carrier.pid, descriptor));
+  return flocks.find((flock) => flock !== undefined)?.mode ?? "exclusive";
 }
 
 /** What stands in a key's state.json, whatever identity it is of. @throws {LockvisorError} `data` when damaged */

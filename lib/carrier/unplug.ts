@@ -1,31 +1,42 @@
 import type { CarriedLock, Carrier, UnplugOutcome } from "../driver/contract.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
 import { type Slot, slotPath, SLOTS } from "../lockspace/slot.ts";
+import { closeInMonitor } from "./monitor.ts";
 import { steerFlock, terminate } from "./steer.ts";
 
+/** What a guest holds and how to reach it. */
+export interface UnplugSource {
+  carriers: readonly Carrier[];
+  /** The path of its QMP socket. */
+  qmp: string | null;
+}
+
 /**
- * Gives up keys in whichever carrier holds them. A holder that has nothing left ends. What a carrier does not hold
- * any more is told and is no failure: the guest has lost the disk, and nothing may block that.
+ * Gives up keys in whichever carrier holds them. What QEMU was handed it closes again; a holder that has nothing left
+ * ends. What a carrier does not hold any more is told and is no failure: the guest has lost the disk, and nothing may
+ * block that.
  */
-export function unplugKeys(
+export async function unplugKeys(
   lockspace: Lockspace,
-  carriers: readonly Carrier[],
+  { carriers, qmp }: UnplugSource,
   keys: readonly string[],
-): UnplugOutcome {
+): Promise<UnplugOutcome> {
   const wanted = new Set(keys);
   const missing: string[] = [];
-  const remaining = carriers.flatMap((carrier): Carrier[] => {
+  const remaining: Carrier[] = [];
+  for (const carrier of carriers) {
     const given = carrier.locks.filter(({ key }) => wanted.has(key));
+    const locks = carrier.locks.filter(({ key }) => !wanted.has(key));
     for (const lock of given) {
       if (!releaseLock(lockspace, carrier, lock)) missing.push(lock.key);
     }
-    const locks = carrier.locks.filter(({ key }) => !wanted.has(key));
-    if (carrier.kind === "holder" && locks.length === 0) {
-      terminate(carrier);
-      return [];
+    // Released already, so that QEMU's monitor cannot stand in the way; closing only tidies up.
+    if (carrier.kind === "monitor" && qmp !== null && given.length > 0) {
+      await closeInMonitor({ process: carrier, socket: qmp }, given);
     }
-    return [{ ...carrier, locks }];
-  });
+    if (carrier.kind === "holder" && locks.length === 0) terminate(carrier);
+    if (carrier.kind === "guest" || locks.length > 0) remaining.push({ ...carrier, locks });
+  }
   const known = new Set(carriers.flatMap(({ locks }) => locks.map(({ key }) => key)));
   return { carriers: remaining, missing: [...missing, ...keys.filter((key) => !known.has(key))] };
 }

@@ -48,11 +48,12 @@ export interface CarriedLock {
 }
 
 /**
- * A process whose descriptors hold locks of a guest: the guest's own, or a holder, a tiny process beside it that
- * has what was locked after the start.
+ * A process whose descriptors hold locks of a guest. `guest`: the guest's own process, with what it was started with.
+ * `monitor`: the same process, with what QEMU was handed later through its monitor. `holder`: a tiny process beside it
+ * that has what was locked after the start.
  */
 export interface Carrier extends ProcessIdentity {
-  kind: "guest" | "holder";
+  kind: "guest" | "monitor" | "holder";
   locks: CarriedLock[];
 }
 

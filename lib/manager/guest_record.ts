@@ -105,7 +105,7 @@ function readKey(value: unknown): string {
 }
 
 function readCarrier(value: unknown): Carrier {
-  const kind = new JsonFields(value, "a carrier").get("kind", isCarrierKind, "guest or holder");
+  const kind = new JsonFields(value, "a carrier").get("kind", isCarrierKind, "guest, monitor or holder");
   return {
     kind,
     ...readProcessIdentity(value),
@@ -114,7 +114,7 @@ function readCarrier(value: unknown): Carrier {
 }
 
 function isCarrierKind(value: unknown): value is Carrier["kind"] {
-  return value === "guest" || value === "holder";
+  return value === "guest" || value === "monitor" || value === "holder";
 }
 
 function readLock(value: unknown): CarriedLock {

@@ -1,0 +1,125 @@
+import type { CarriedLock, Carrier } from "../driver/contract.ts";
+import { LockvisorError } from "../errors.ts";
+import type { Lockspace } from "../lockspace/lockspace.ts";
+import { type Slot, slotPath, SLOTS } from "../lockspace/slot.ts";
+import { descriptorFlock, openDescriptors } from "../process/descriptors.ts";
+import type { ProcessIdentity } from "../process/process_identity.ts";
+import { QmpClient } from "../qmp/client.ts";
+
+/** How long each step with the monitor may take, in milliseconds: it talks to one at a time, and may be taken. */
+const MONITOR_DEADLINE_MS = 2000;
+
+/** QEMU with its monitor. */
+export interface MonitoredGuest {
+  process: ProcessIdentity;
+  /** The path of its QMP socket. */
+  socket: string;
+}
+
+/** A slot that is open here and is to be held by QEMU. */
+export interface SlotToSend {
+  key: string;
+  slot: Slot;
+  descriptor: number;
+}
+
+/** What asking QEMU to hold descriptors gave; without its monitor there are other ways. */
+export type MonitorOutcome = { outcome: "carried"; carrier: Carrier } | {
+  outcome: "unavailable";
+  reason: string;
+};
+
+/** The name of a slot's descriptor inside QEMU. */
+export function descriptorName(key: string, slot: Slot): string {
+  return `lockvisor-${key}-${slot}`;
+}
+
+/**
+ * Hands locked descriptors to QEMU itself (QMP `getfd`): they live as long as it does and need no process beside
+ * it. `add-fd` would lose them when the monitor's connection ends. All or none: if one cannot be handed over, those
+ * before are closed again.
+ */
+export async function carryInMonitor(
+  lockspace: Lockspace,
+  guest: MonitoredGuest,
+  slots: readonly SlotToSend[],
+): Promise<MonitorOutcome> {
+  try {
+    return await withQemu(guest, async (qemu) => {
+      const sent: string[] = [];
+      try {
+        for (const { key, slot, descriptor } of slots) {
+          sent.push(descriptorName(key, slot));
+          await qemu.sendDescriptor(descriptorName(key, slot), descriptor);
+        }
+      } catch (error) {
+        for (const name of sent.reverse()) await qemu.closeDescriptor(name).catch(() => {}); // perhaps never arrived
+        throw error;
+      }
+      const locks = locksInside(lockspace, guest.process.pid, slots);
+      return { outcome: "carried", carrier: { ...guest.process, kind: "monitor", locks } };
+    });
+  } catch (error) {
+    if (error instanceof LockvisorError) return { outcome: "unavailable", reason: error.message };
+    throw error;
+  }
+}
+
+/** Has QEMU close the descriptors of some keys. Says whether it did; if not, the flocks are to be released one by one. */
+export async function closeInMonitor(
+  guest: MonitoredGuest,
+  locks: readonly CarriedLock[],
+): Promise<"closed" | "failed"> {
+  try {
+    await withQemu(guest, async (qemu) => {
+      for (const { key, slots } of locks) {
+        for (const slot of SLOTS.filter((candidate) => candidate in slots).reverse()) {
+          await qemu.closeDescriptor(descriptorName(key, slot));
+        }
+      }
+    });
+    return "closed";
+  } catch (error) {
+    if (error instanceof LockvisorError) return "failed";
+    throw error;
+  }
+}
+
+async function withQemu<Result>(
+  { process, socket }: MonitoredGuest,
+  action: (qemu: QmpClient) => Promise<Result>,
+): Promise<Result> {
+  const path = socket.startsWith("/") ? socket : `/proc/${process.pid}/cwd/${socket}`;
+  const qemu = await QmpClient.connect(path, { deadlineMs: MONITOR_DEADLINE_MS, expectedPid: process.pid });
+  try {
+    return await action(qemu);
+  } finally {
+    await qemu.close();
+  }
+}
+
+/**
+ * The numbers that the descriptors have in QEMU. A disk that was there at the start and was released may still be
+ * open there too, without a lock: of several, the one with a lock is meant.
+ */
+function locksInside(lockspace: Lockspace, pid: number, slots: readonly SlotToSend[]): CarriedLock[] {
+  const view = openDescriptors(pid);
+  const open = view.kind === "seen" ? [...view.targets] : [];
+  const locks = new Map<string, CarriedLock>();
+  for (const { key, slot } of slots) {
+    const path = slotPath(lockspace, key, slot);
+    const numbers = open.filter(([, target]) => target === path).map(([number]) => number);
+    const number = numbers.find((candidate) => descriptorFlock(pid, candidate) !== undefined) ??
+      numbers.at(-1);
+    if (number === undefined) {
+      throw new LockvisorError(
+        "unavailable",
+        `QEMU (pid ${pid}) does not show the descriptor of ${path} that it was given`,
+      );
+    }
+    const lock = locks.get(key) ?? { key, slots: {} };
+    lock.slots[slot] = number;
+    locks.set(key, lock);
+  }
+  return [...locks.values()];
+}
