@@ -1,7 +1,9 @@
 import { LockvisorError } from "../errors.ts";
 import { setOnExec } from "../libc/exec.ts";
+import { closeDescriptor } from "../libc/pidfd.ts";
 import { addressOf, syscall } from "../libc/syscall.ts";
-import { identifyProcess, lifeOf, type ProcessIdentity } from "../process/process_identity.ts";
+import { pin } from "../process/ending.ts";
+import { identifyProcess, type ProcessIdentity } from "../process/process_identity.ts";
 import { HOLDER_PROGRAMS } from "./holder_program.ts";
 
 /** Closed in our own program when it becomes another; memfd_create(2). */
@@ -34,8 +36,8 @@ export function startHolder(
       inherited.forEach((descriptor) => setOnExec(descriptor, "closed"));
     }
   } finally {
-    syscall("close", BigInt(program));
-    syscall("close", BigInt(pidfd));
+    closeDescriptor(program);
+    closeDescriptor(pidfd);
   }
 }
 
@@ -55,9 +57,13 @@ function closeInheritedOnExec(): void {
 
 /** A pidfd of the guest's process and no other: the pid could be somebody else's by the time it is opened. */
 function openPidfd(guest: ProcessIdentity): number {
-  const pidfd = Number(syscall("pidfd_open", BigInt(guest.pid), 0n));
-  if (pidfd >= 0 && lifeOf(guest) === "alive") return pidfd;
-  if (pidfd >= 0) syscall("close", BigInt(pidfd));
+  const pinned = pin(guest);
+  if (pinned.kind === "pinned") return pinned.pidfd;
+  if (pinned.kind === "unseen") {
+    const text =
+      `process ${guest.pid} of the guest is in another pid namespace; run this where the guest was started`;
+    throw new LockvisorError("permission", text);
+  }
   throw new LockvisorError("data", `process ${guest.pid} of the guest has ended; it needs no more locks`);
 }
 

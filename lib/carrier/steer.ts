@@ -1,15 +1,10 @@
 import type { LockMode } from "../access.ts";
 import { LockvisorError } from "../errors.ts";
 import { lstatIfPresent } from "../files/record_file.ts";
-import { syscall } from "../libc/syscall.ts";
+import { closeDescriptor, flockDescriptor, pidfdGetfd } from "../libc/pidfd.ts";
 import { descriptorTarget, openDescriptors } from "../process/descriptors.ts";
+import { pin } from "../process/ending.ts";
 import { lifeOf, type ProcessIdentity } from "../process/process_identity.ts";
-
-/** flock(2)'s operations; LOCK_NB never waits. */
-const LOCK_SH = 1n;
-const LOCK_EX = 2n;
-const LOCK_NB = 4n;
-const LOCK_UN = 8n;
 
 /**
  * What became of a flock that was to be changed. `absent`: the process has nothing open there. `replaced`: what it
@@ -35,28 +30,31 @@ export function steerFlock(
   file: RemoteFile,
   wanted: LockMode | "released",
 ): Steering {
-  const pidfd = Number(syscall("pidfd_open", BigInt(process.pid), 0n));
-  if (pidfd < 0) return "gone";
+  const pinned = pin(process);
+  if (pinned.kind === "ended") return "gone";
+  if (pinned.kind !== "pinned") throw outOfReach(process.pid);
   try {
-    if (lifeOf(process) !== "alive") return "gone";
     const theirs = findDescriptor(process.pid, file);
     if (theirs === undefined) return "absent";
-    const copy = Number(syscall("pidfd_getfd", BigInt(pidfd), BigInt(theirs), 0n));
-    if (copy < 0) {
+    const copy = pidfdGetfd(pinned.pidfd, theirs);
+    if (copy.outcome === "gone") return "gone";
+    if (copy.outcome !== "ok") {
       if (lifeOf(process) !== "alive") return "gone";
-      throw new LockvisorError(
-        "permission",
-        `cannot reach into process ${process.pid}: that needs the right to trace it (CAP_SYS_PTRACE; see pidfd_getfd(2))`,
-      );
+      throw outOfReach(process.pid);
     }
     try {
-      return changeFlock(copy, file.path, wanted);
+      return changeFlock(copy.descriptor, file.path, wanted);
     } finally {
-      syscall("close", BigInt(copy));
+      closeDescriptor(copy.descriptor);
     }
   } finally {
-    syscall("close", BigInt(pidfd));
+    closeDescriptor(pinned.pidfd);
   }
+}
+
+function outOfReach(pid: number): LockvisorError {
+  const need = "that needs the right to trace it (CAP_SYS_PTRACE; see pidfd_getfd(2))";
+  return new LockvisorError("permission", `cannot reach into process ${pid}: ${need}`);
 }
 
 function findDescriptor(pid: number, { path, descriptor }: RemoteFile): number | undefined {
@@ -74,15 +72,14 @@ function findDescriptor(pid: number, { path, descriptor }: RemoteFile): number |
 
 function changeFlock(copy: number, path: string, wanted: LockMode | "released"): Steering {
   if (wanted === "released") {
-    syscall("flock", BigInt(copy), LOCK_UN);
+    flockDescriptor(copy, "unlock");
     return "done";
   }
   // Never from one mode to the other: a conversion that fails has lost the first one. Callers take from nothing.
   if (!isStillNamed(copy, path)) return "replaced";
-  const operation = (wanted === "exclusive" ? LOCK_EX : LOCK_SH) | LOCK_NB;
-  if (syscall("flock", BigInt(copy), operation) !== 0n) return "refused";
+  if (flockDescriptor(copy, wanted).outcome !== "ok") return "refused";
   if (isStillNamed(copy, path)) return "done";
-  syscall("flock", BigInt(copy), LOCK_UN);
+  flockDescriptor(copy, "unlock");
   return "replaced";
 }
 
@@ -90,14 +87,4 @@ function isStillNamed(copy: number, path: string): boolean {
   const named = lstatIfPresent(path);
   const open = Deno.statSync(`/proc/self/fd/${copy}`);
   return named !== undefined && named.dev === open.dev && named.ino === open.ino;
-}
-
-const SIGTERM = 15n;
-
-/** Ends a process through its pidfd, so that no other process with the same pid is met. */
-export function terminate(process: ProcessIdentity): void {
-  const pidfd = syscall("pidfd_open", BigInt(process.pid), 0n);
-  if (pidfd < 0n) return;
-  if (lifeOf(process) === "alive") syscall("pidfd_send_signal", pidfd, SIGTERM, 0n, 0n);
-  syscall("close", pidfd);
 }

@@ -2,7 +2,8 @@ import type { CarriedLock, Carrier, UnplugOutcome } from "../driver/contract.ts"
 import type { Lockspace } from "../lockspace/lockspace.ts";
 import { type Slot, slotPath, SLOTS } from "../lockspace/slot.ts";
 import { closeInMonitor } from "./monitor.ts";
-import { steerFlock, terminate } from "./steer.ts";
+import { sendSignal } from "../process/ending.ts";
+import { steerFlock } from "./steer.ts";
 
 /** What a guest holds and how to reach it. */
 export interface UnplugSource {
@@ -34,7 +35,7 @@ export async function unplugKeys(
     if (carrier.kind === "monitor" && qmp !== null && given.length > 0) {
       await closeInMonitor({ process: carrier, socket: qmp }, given);
     }
-    if (carrier.kind === "holder" && locks.length === 0) terminate(carrier);
+    if (carrier.kind === "holder" && locks.length === 0) sendSignal(carrier, "SIGTERM");
     if (carrier.kind === "guest" || locks.length > 0) remaining.push({ ...carrier, locks });
   }
   const known = new Set(carriers.flatMap(({ locks }) => locks.map(({ key }) => key)));

@@ -22,13 +22,13 @@ export type SignalOutcome = "sent" | "ended" | "not-permitted" | "unseen";
 const ABORT_LATENCY_MS = 100;
 
 /** A process pinned by a descriptor: its pid cannot come to mean another one. */
-type Pinned = { kind: "pinned"; pidfd: number } | { kind: "ended" } | { kind: "unseen" };
+export type Pinned = { kind: "pinned"; pidfd: number } | { kind: "ended" } | { kind: "unseen" };
 
 /**
  * Opens the process that an identity names, and no other that got its pid later: if that very process lives after
  * the pidfd was opened, it was the one that the pid named then.
  */
-function pin(process: ProcessIdentity): Pinned {
+export function pin(process: ProcessIdentity): Pinned {
   switch (lifeOf(process)) {
     case "dead":
       return { kind: "ended" };
