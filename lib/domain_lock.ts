@@ -47,6 +47,14 @@ export async function attachResources(
   return await store.withGuest(guest.uuid, async () => {
     const record = currentRecord(store, guest);
     const steps = planAttach(record.resources, resources);
+    const held = steps.flatMap((step) => step.kind === "held" ? [step.resource] : []);
+    if (held.length > 0) {
+      refuseLostLocks(
+        driver,
+        record,
+        record.resources.filter((one) => held.some(({ name }) => name === one.name)),
+      );
+    }
     const wanted = steps.flatMap((step) => step.kind === "lock" ? [step.resource] : []);
     if (wanted.length === 0) return { done: steps, warnings: [] };
     const result = await driver.plug(runningGuest(record), wanted);
@@ -97,6 +105,7 @@ export async function detachResources(
       ...current,
       carriers: [outcome.carriers[0] ?? current.carriers[0], ...outcome.carriers.slice(1)],
       resources: current.resources.filter((resource) => !leaving.some((one) => isSame(one, resource))),
+      givenUp: current.givenUp.filter(({ key }) => !keys.includes(key)),
     }));
     return { done: steps, warnings };
   });
@@ -122,10 +131,14 @@ export async function pauseGuest(
     if (locks === "kept" || record.givenUp.length > 0) {
       return store.update(record, (current) => ({ ...current, state: "paused" }));
     }
-    // Written first: a crash after it leaves a paused guest that has its locks, which resuming takes in its stride.
-    const paused = store.update(record, (current) => ({ ...current, state: "paused" }));
-    const givenUp = await driver.giveUp(runningGuest(paused), keysToGiveUp(paused, paused.resources));
-    return store.update(paused, (current) => ({ ...current, givenUp }));
+    // Written before the first lock goes: whoever resumes after a crash takes back what is still held as well.
+    let paused = record;
+    await driver.giveUp(runningGuest(record), keysToGiveUp(record, record.resources), (givenUp) => {
+      paused = store.update(record, (current) => ({ ...current, state: "paused", givenUp }));
+    });
+    return paused.state === "paused"
+      ? paused
+      : store.update(record, (current) => ({ ...current, state: "paused" }));
   });
 }
 
@@ -147,9 +160,31 @@ export async function resumeGuest(
       if (result.outcome !== "taken") throw takeBackError(record, result);
     }
     const locked = store.update(record, (current) => ({ ...current, givenUp: [] }));
+    refuseLostLocks(driver, locked, locked.resources);
     await startProcessors();
     return store.update(locked, (current) => ({ ...current, state: "running" }));
   });
+}
+
+/**
+ * Refuses to go on where the record names a lock that the kernel does not show.
+ * @throws {LockvisorError} `data`, naming the resource
+ */
+function refuseLostLocks(driver: Driver, record: GuestRecord, resources: readonly RecordedResource[]): void {
+  const claims = record.carriers.map(({ pid, kind, locks }) => ({ pid, kind, locks }));
+  const lost = new Set(
+    driver.evidence(claims).flat().filter(({ held }) => held === false).map(({ key }) => key),
+  );
+  const unlocked = resources.find(({ keys }) => keys.some((key) => lost.has(key)));
+  if (unlocked === undefined) return;
+  const { type, name } = unlocked;
+  const why = record.givenUp.length > 0
+    ? `it was given up while the guest is paused; resume the guest first`
+    : `who held it has ended, or the lock was taken away; release the ${type} and acquire it anew`;
+  throw new LockvisorError(
+    "data",
+    `${type} ${name} of guest "${record.name}" is not locked any more: ${why}`,
+  );
 }
 
 function takeBackError(

@@ -4,7 +4,6 @@ import type {
   Driver,
   DriverDefinition,
   Forecast,
-  GivenUpKey,
   Guest,
   Inspection,
   Known,
@@ -33,8 +32,8 @@ class NopDriver implements Driver {
     return Promise.resolve({ carriers: [...carriers], missing: [] });
   }
 
-  giveUp(): Promise<GivenUpKey[]> {
-    return Promise.resolve([]);
+  giveUp(): Promise<void> {
+    return Promise.resolve();
   }
 
   takeBack(): Promise<TakeBackOutcome> {

@@ -111,12 +111,15 @@ class SyncManager implements Driver {
     return outcome;
   }
 
-  async giveUp({ guest, carriers }: RunningGuest, keys: readonly string[]): Promise<GivenUpKey[]> {
+  async giveUp(
+    { guest, carriers }: RunningGuest,
+    keys: readonly string[],
+    remember: (givenUp: GivenUpKey[]) => void,
+  ): Promise<void> {
     const { giveUpKeys } = await import("../lib/carrier/live_guest.ts");
     const lockspace = this.#openLockspace();
-    const givenUp = giveUpKeys(lockspace, carriers, keys);
+    giveUpKeys(lockspace, carriers, keys, remember);
     for (const key of keys) removeNote(lockspace, key, this.#config.host.id, guest.uuid);
-    return givenUp;
   }
 
   async takeBack(

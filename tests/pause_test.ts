@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { canLock, lockFiles } from "./support/kernel.ts";
 import { qemuCommand } from "./support/qemu.ts";
 import { until } from "./support/until.ts";
-import { World } from "./support/world.ts";
+import { BINARY, World } from "./support/world.ts";
 
 async function lockedKeys(world: World): Promise<number> {
   const files = lockFiles(world.lockspace).filter((name) => name.endsWith(".a"));
@@ -132,6 +132,76 @@ Deno.test("a lock file that was removed while the guest was paused is noticed", 
   const resumed = await world.run(["resume", "vm1"]);
   assert.equal(resumed.code, 65);
   assert.match(resumed.stderr, /the lock file of disk .* was removed while the guest was paused/);
+  assert.equal((await world.run(["check", "--disk", disk])).code, 0);
+});
+
+Deno.test("a guest whose lock is gone is not let run on, and acquire does not call it locked", async () => {
+  await using world = await World.create();
+  const [a, b] = [await world.disk("a"), await world.disk("b")];
+  await world.startRunning(["run", "--name", "vm1", "--disk", a, "--", "sleep", "60"]);
+  assert.equal((await world.run(["acquire", "vm1", "--disk", b])).code, 0);
+  assert.equal((await world.run(["pause", "vm1"])).code, 0);
+  const file = Array.from(Deno.readDirSync(`${world.runtimeDir}/guests`)).find(({ name }) =>
+    name.endsWith(".json")
+  )!;
+  const record = JSON.parse(await Deno.readTextFile(`${world.runtimeDir}/guests/${file.name}`));
+  const holder = record.carriers.find((carrier: { kind: string }) => carrier.kind === "holder").pid;
+  Deno.kill(holder, "SIGKILL");
+  await until("the lock is free", async () => (await world.run(["check", "--disk", b])).code === 0);
+  await world.startRunning(["run", "--name", "vm2", "--disk", b, "--", "sleep", "60"]);
+
+  const resumed = await world.run(["resume", "vm1"]);
+  assert.equal(resumed.code, 65);
+  assert.match(resumed.stderr, new RegExp(`disk ${b} of guest "vm1" is not locked any more`));
+  assert.equal(await stateOf(world, "vm1"), "paused");
+  const { resources } = JSON.parse((await world.run(["status", "--json", "vm1"])).stdout).guests[0];
+  assert.deepEqual(
+    resources.map((one: { locked: boolean }) => one.locked),
+    [true, false],
+    "vm2's lock is not vm1's",
+  );
+  const again = await world.run(["acquire", "vm1", "--disk", b]);
+  assert.equal(again.code, 65);
+  assert.equal((await world.run(["release", "vm1", "--disk", b])).code, 0);
+  assert.equal((await world.run(["resume", "vm1"])).code, 0);
+});
+
+Deno.test("pause --release that is killed while it releases leaves a guest that takes its locks back", async () => {
+  await using world = await World.create();
+  const disk = await world.disk("a");
+  await world.startRunning(["run", "--name", "vm1", "--disk", disk, "--", "sleep", "60"]);
+  const keys = lockFiles(world.lockspace).length;
+  // The first flock(2) of a pause that can be a release is the one after the locks of the records.
+  for (let call = 1; call <= 9; call++) {
+    const args = [
+      "-f",
+      "-o",
+      "/dev/null",
+      "-e",
+      "trace=flock",
+      "-e",
+      `inject=flock:signal=SIGKILL:when=${call}`,
+    ];
+    await world.execute("strace", [...args, BINARY, "pause", "--release", "vm1"]);
+    const resumed = await world.run(["resume", "--accept-changes", "vm1"]);
+    assert.equal(resumed.code, 0, `killed at flock ${call}: ${resumed.stderr}`);
+    const free = await Promise.all(
+      lockFiles(world.lockspace).map((name) => canLock(`${world.lockspace}/${name}`)),
+    );
+    assert.deepEqual([free.length, free.filter(Boolean).length], [keys, 0], `all held after flock ${call}`);
+  }
+});
+
+Deno.test("a paused guest that gave its locks up is not told that it has them", async () => {
+  await using world = await World.create();
+  const disk = await world.disk("a");
+  await world.startRunning(["run", "--name", "vm1", "--disk", disk, "--", "sleep", "60"]);
+  assert.equal((await world.run(["pause", "--release", "vm1"])).code, 0);
+  const acquired = await world.run(["acquire", "vm1", "--disk", disk]);
+  assert.equal(acquired.code, 65);
+  assert.match(acquired.stderr, /was given up while the guest is paused; resume the guest first/);
+  assert.equal((await world.run(["release", "vm1", "--disk", disk])).code, 0);
+  assert.equal((await world.run(["resume", "vm1"])).code, 0, "what was released is not wanted back");
   assert.equal((await world.run(["check", "--disk", disk])).code, 0);
 });
 

@@ -42,11 +42,13 @@ function carriedSlots(
 /**
  * Gives keys up in the processes that hold them, and tells what it takes to have them back. Their descriptors stay
  * open there.
+ * @param remember told before the first lock goes
  */
 export function giveUpKeys(
   lockspace: Lockspace,
   carriers: readonly Carrier[],
   keys: readonly string[],
+  remember: (givenUp: GivenUpKey[]) => void = () => {},
 ): GivenUpKey[] {
   const slots = carriedSlots(lockspace, carriers, new Set(keys));
   const givenUp = [...new Set(slots.map(({ key }) => key))].map((key): GivenUpKey => ({
@@ -54,6 +56,7 @@ export function giveUpKeys(
     mode: modeHeld(slots.find((slot) => slot.key === key)!),
     generation: keyState(lockspace, key)?.generation ?? 0,
   }));
+  remember(givenUp);
   for (const { carrier, file } of slots.reverse()) steerFlock(carrier, file, "released");
   return givenUp;
 }

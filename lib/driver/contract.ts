@@ -153,6 +153,7 @@ export interface DriverConfig {
 /** A process with the locks that it is said to carry. */
 export interface CarrierClaim {
   pid: number;
+  kind: Carrier["kind"];
   locks: CarriedLock[];
 }
 
@@ -164,8 +165,16 @@ export interface Driver {
   plug(running: RunningGuest, resources: readonly ResolvedResource[]): Promise<PlugOutcome>;
   /** Gives up keys that a running guest holds, wherever they are held, with their notes. */
   unplug(running: RunningGuest, keys: readonly string[]): Promise<UnplugOutcome>;
-  /** Gives keys of a paused guest up until it resumes. */
-  giveUp(running: RunningGuest, keys: readonly string[]): Promise<GivenUpKey[]>;
+  /**
+   * Gives keys of a paused guest up until it resumes.
+   * @param remember told what is given up before the first lock goes: cut off after that, nobody may believe that
+   * the guest still has it
+   */
+  giveUp(
+    running: RunningGuest,
+    keys: readonly string[],
+    remember: (givenUp: GivenUpKey[]) => void,
+  ): Promise<void>;
   /** Takes given-up keys back, all or none. `accept`: even if somebody else had one in between. */
   takeBack(
     running: RunningGuest,

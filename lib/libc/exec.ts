@@ -1,3 +1,4 @@
+import { LockvisorError } from "../errors.ts";
 import { addressOf, lastError, libc, syscall } from "./syscall.ts";
 
 const F_GETFD = 1n;
@@ -12,9 +13,16 @@ export function closesOnExec(descriptor: number): boolean {
   return (syscall("fcntl", BigInt(descriptor), F_GETFD) & FD_CLOEXEC) !== 0n;
 }
 
-/** Says whether a descriptor survives execve(2): `kept` clears FD_CLOEXEC, `closed` sets it. */
+/**
+ * Says whether a descriptor survives execve(2): `kept` clears FD_CLOEXEC, `closed` sets it.
+ * @throws {LockvisorError} `internal`: a lock that does not survive would leave the guest unlocked
+ */
 export function setOnExec(descriptor: number, fate: "kept" | "closed"): void {
-  syscall("fcntl", BigInt(descriptor), F_SETFD, fate === "kept" ? 0n : FD_CLOEXEC);
+  if (syscall("fcntl", BigInt(descriptor), F_SETFD, fate === "kept" ? 0n : FD_CLOEXEC) === 0n) return;
+  throw new LockvisorError(
+    "internal",
+    `descriptor ${descriptor} cannot be ${fate} on exec; nothing was started`,
+  );
 }
 
 /**

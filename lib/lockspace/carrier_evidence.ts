@@ -22,7 +22,7 @@ export function carrierEvidence(
   let others: Map<string, number> | "hidden" | undefined;
   const descriptorOf = (path: string, noted: number | undefined): number | undefined | "hidden" => {
     if (noted !== undefined && descriptorTarget(claim.pid, noted) === path) return noted;
-    others ??= descriptorsByTarget(claim.pid);
+    others ??= descriptorsByTarget(claim);
     return others === "hidden" ? "hidden" : others.get(path);
   };
   const slotHeld = (key: string, slot: Slot, noted: number | undefined): Known => {
@@ -39,9 +39,10 @@ export function carrierEvidence(
   });
 }
 
-/** What a process has open, by path. A process that is gone may have left its descriptors to a child. */
-function descriptorsByTarget(pid: number): Map<string, number> | "hidden" {
+/** What a process has open, by path. A guest that is gone may have left its descriptors to a child; a holder has none. */
+function descriptorsByTarget({ pid, kind }: CarrierClaim): Map<string, number> | "hidden" {
   const view = openDescriptors(pid);
+  if (view.kind === "gone" && kind === "holder") return new Map();
   if (view.kind !== "seen") return "hidden";
   return new Map([...view.targets].map(([descriptor, target]) => [target, descriptor]));
 }

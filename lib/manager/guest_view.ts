@@ -57,7 +57,7 @@ export function observeHost(store: GuestStore, driverOf: (plugin: string) => Dri
 }
 
 function observeGuest(record: GuestRecord, driver: Driver | undefined): ObservedGuest {
-  const claims = record.carriers.map(({ pid, locks }) => ({ pid, locks }));
+  const claims = record.carriers.map(({ pid, kind, locks }) => ({ pid, kind, locks }));
   const evidence = driver?.evidence(claims).flat() ?? [];
   return { view: viewOf(record, evidence, shownState(record)), locks: countLocks(evidence) };
 }
