@@ -5,6 +5,7 @@ import {
   type FlockEntry,
   openDescriptors,
 } from "../process/descriptors.ts";
+import { identifyProcess } from "../process/process_identity.ts";
 import type { Lockspace } from "./lockspace.ts";
 import { type Slot, slotPath, SLOTS } from "./slot.ts";
 import { flocksOn } from "./slot_evidence.ts";
@@ -41,8 +42,9 @@ export function carrierEvidence(
 
 /** What a process has open, by path. A guest that is gone may have left its descriptors to a child; a holder has none. */
 function descriptorsByTarget({ pid, kind }: CarrierClaim): Map<string, number> | "hidden" {
+  const lives = identifyProcess(pid) !== undefined; // a zombie does not
+  if (!lives) return kind === "holder" ? new Map() : "hidden";
   const view = openDescriptors(pid);
-  if (view.kind === "gone" && kind === "holder") return new Map();
   if (view.kind !== "seen") return "hidden";
   return new Map([...view.targets].map(([descriptor, target]) => [target, descriptor]));
 }
