@@ -7,7 +7,7 @@ import { identifyProcess, type ProcessIdentity } from "../process/process_identi
 import { HOLDER_PROGRAMS } from "./holder_program.ts";
 
 /** Closed in our own program when it becomes another; memfd_create(2). */
-const MFD_CLOEXEC = 1n;
+const MFD_CLOEXEC = 1;
 
 /**
  * Starts a holder: a tiny process that inherits descriptors with their locks and ends when the guest's process
@@ -42,10 +42,10 @@ export function startHolder(
 }
 
 /** From 3 on, to the last. */
-const FIRST_DESCRIPTOR = 3n;
-const LAST_DESCRIPTOR = 0xffffffffn;
+const FIRST_DESCRIPTOR = 3;
+const LAST_DESCRIPTOR = 0xffffffff;
 /** Marks instead of closing; close_range(2), Linux 5.11. */
-const CLOSE_RANGE_CLOEXEC = 4n;
+const CLOSE_RANGE_CLOEXEC = 4;
 
 /**
  * What we inherited from our own parent is none of the holder's business: a pipe that it kept open would keep the
@@ -70,7 +70,7 @@ function openPidfd(guest: ProcessIdentity): number {
 /** The holder's program as a file in memory. Directories that we may write are often mounted noexec. */
 function programFile(): number {
   const name = new TextEncoder().encode("lockvisor-hold\0");
-  const descriptor = Number(syscall("memfd_create", addressOf(name), MFD_CLOEXEC));
+  const descriptor = syscall("memfd_create", addressOf(name), MFD_CLOEXEC);
   if (descriptor < 0) {
     throw new LockvisorError(
       "unavailable",

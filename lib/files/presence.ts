@@ -1,8 +1,8 @@
 import { addressOf, lastError, syscall } from "../libc/syscall.ts";
 
-const AT_FDCWD = -100n;
-const F_OK = 0n;
-const AT_SYMLINK_NOFOLLOW = 0x100n;
+const AT_FDCWD = -100;
+const F_OK = 0;
+const AT_SYMLINK_NOFOLLOW = 0x100;
 const ENOENT = 2;
 
 /**
@@ -13,7 +13,7 @@ const ENOENT = 2;
  */
 export function isPresent(path: string): boolean {
   const name = new TextEncoder().encode(path + "\0");
-  if (syscall("faccessat2", AT_FDCWD, addressOf(name), F_OK, AT_SYMLINK_NOFOLLOW) === 0n) return true;
+  if (syscall("faccessat2", AT_FDCWD, addressOf(name), F_OK, AT_SYMLINK_NOFOLLOW) === 0) return true;
   if (lastError() === ENOENT) return false;
   try {
     Deno.lstatSync(path); // a kernel before 5.8, or an error that the caller is to meet

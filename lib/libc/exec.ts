@@ -1,16 +1,16 @@
 import { LockvisorError } from "../errors.ts";
 import { addressOf, lastError, libc, syscall } from "./syscall.ts";
 
-const F_GETFD = 1n;
-const F_SETFD = 2n;
-const FD_CLOEXEC = 1n;
-const SIGPIPE = 13n;
+const F_GETFD = 1;
+const F_SETFD = 2;
+const FD_CLOEXEC = 1;
+const SIGPIPE = 13;
 /** The kernel's sigset_t has 64 bits. */
-const SIGNAL_SET_BYTES = 8n;
+const SIGNAL_SET_BYTES = 8;
 
 /** Whether the kernel closes the descriptor when this process becomes another program. fcntl(2). */
 export function closesOnExec(descriptor: number): boolean {
-  return (syscall("fcntl", BigInt(descriptor), F_GETFD) & FD_CLOEXEC) !== 0n;
+  return (syscall("fcntl", descriptor, F_GETFD) & FD_CLOEXEC) !== 0;
 }
 
 /**
@@ -18,7 +18,7 @@ export function closesOnExec(descriptor: number): boolean {
  * @throws {LockvisorError} `internal`: a lock that does not survive would leave the guest unlocked
  */
 export function setOnExec(descriptor: number, fate: "kept" | "closed"): void {
-  if (syscall("fcntl", BigInt(descriptor), F_SETFD, fate === "kept" ? 0n : FD_CLOEXEC) === 0n) return;
+  if (syscall("fcntl", descriptor, F_SETFD, fate === "kept" ? 0 : FD_CLOEXEC) === 0) return;
   throw new LockvisorError(
     "internal",
     `descriptor ${descriptor} cannot be ${fate} on exec; nothing was started`,
@@ -32,7 +32,7 @@ export function setOnExec(descriptor: number, fate: "kept" | "closed"): void {
 export function restoreSigpipe(): void {
   // struct sigaction of the kernel: handler SIG_DFL, no flags, empty mask; all zero.
   const action = new Uint8Array(32);
-  syscall("rt_sigaction", SIGPIPE, addressOf(action), 0n, SIGNAL_SET_BYTES);
+  syscall("rt_sigaction", SIGPIPE, addressOf(action), 0, SIGNAL_SET_BYTES);
 }
 
 /**

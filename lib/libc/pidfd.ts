@@ -19,7 +19,7 @@ export type DescriptorOutcome = { outcome: "ok"; descriptor: number } | ProcessF
 
 /** A descriptor that names a process for good, pidfd_open(2). To be closed with {@linkcode closeDescriptor}. */
 export function pidfdOpen(pid: number): DescriptorOutcome {
-  return descriptorOutcome(syscall("pidfd_open", BigInt(pid)));
+  return descriptorOutcome(syscall("pidfd_open", pid));
 }
 
 /**
@@ -28,19 +28,19 @@ export function pidfdOpen(pid: number): DescriptorOutcome {
  * that stays open keeps the lock after the other process's end. `failed` with EBADF (9): it has no such descriptor.
  */
 export function pidfdGetfd(pidfd: number, descriptor: number): DescriptorOutcome {
-  return descriptorOutcome(syscall("pidfd_getfd", BigInt(pidfd), BigInt(descriptor)));
+  return descriptorOutcome(syscall("pidfd_getfd", pidfd, descriptor));
 }
 
 /** Signals that are sent here, and 0, which only asks whether one might be sent; signal(7). */
-const SIGNALS = { none: 0n, SIGKILL: 9n, SIGTERM: 15n, SIGCONT: 18n, SIGSTOP: 19n };
+const SIGNALS = { none: 0, SIGKILL: 9, SIGTERM: 15, SIGCONT: 18, SIGSTOP: 19 };
 export type SignalName = keyof typeof SIGNALS;
 
 /** Sends a signal to exactly this process, pidfd_send_signal(2); `none` asks whether one might be sent. */
 export function pidfdSendSignal(pidfd: number, signal: SignalName): { outcome: "ok" } | ProcessFault {
-  return syscall("pidfd_send_signal", BigInt(pidfd), SIGNALS[signal]) === 0n ? { outcome: "ok" } : fault();
+  return syscall("pidfd_send_signal", pidfd, SIGNALS[signal]) === 0 ? { outcome: "ok" } : fault();
 }
 
-const LOCK_OPERATIONS = { shared: 1n | 4n, exclusive: 2n | 4n, unlock: 8n };
+const LOCK_OPERATIONS = { shared: 1 | 4, exclusive: 2 | 4, unlock: 8 };
 export type LockOperation = keyof typeof LOCK_OPERATIONS;
 
 /** What flock(2) said. `refused`: somebody else has a lock that stands against it. */
@@ -51,14 +51,14 @@ export type LockOutcome = { outcome: "ok" } | { outcome: "refused" } | { outcome
  * descriptor in every process. Never to be asked for the other mode while one is held: a refused conversion loses it.
  */
 export function flockDescriptor(descriptor: number, operation: LockOperation): LockOutcome {
-  if (syscall("flock", BigInt(descriptor), LOCK_OPERATIONS[operation]) === 0n) return { outcome: "ok" };
+  if (syscall("flock", descriptor, LOCK_OPERATIONS[operation]) === 0) return { outcome: "ok" };
   const errno = lastError();
   return errno === EAGAIN ? { outcome: "refused" } : { outcome: "failed", errno };
 }
 
 /** Closes a descriptor that one of these calls has made; close(2). */
 export function closeDescriptor(descriptor: number): void {
-  syscall("close", BigInt(descriptor));
+  syscall("close", descriptor);
 }
 
 let poller: ReturnType<typeof openPoller> | undefined;
@@ -95,8 +95,8 @@ export async function pollPidfd(
   return { outcome: ready > 0 ? "ended" : "timeout" };
 }
 
-function descriptorOutcome(result: bigint): DescriptorOutcome {
-  return result >= 0n ? { outcome: "ok", descriptor: Number(result) } : fault();
+function descriptorOutcome(result: number): DescriptorOutcome {
+  return result >= 0 ? { outcome: "ok", descriptor: result } : fault();
 }
 
 function fault(): ProcessFault {

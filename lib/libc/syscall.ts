@@ -3,15 +3,17 @@ export const LIBC = "libc.so.6";
 
 /**
  * What the start of a guest needs of the C library, opened at first use. Each symbol costs it 0.3 ms, so the small
- * calls go through syscall(2).
+ * calls go through syscall(2). `callback` says that a call may come back to us; none does, but then the runtime makes
+ * no machine code for it, which takes longer than the few calls of a start. All results that we use fit into 32 bits,
+ * and for more of them the runtime writes and compiles a JavaScript function.
  */
 let library: ReturnType<typeof open> | undefined;
 
 function open() {
   return Deno.dlopen(LIBC, {
-    syscall: { parameters: ["i64", "i64", "i64", "i64", "i64"], result: "i64" },
-    execvp: { parameters: ["buffer", "buffer"], result: "i32" },
-    __errno_location: { parameters: [], result: "pointer" },
+    syscall: { parameters: ["i64", "i64", "i64", "i64", "i64"], result: "i32", callback: true },
+    execvp: { parameters: ["buffer", "buffer"], result: "i32", callback: true },
+    __errno_location: { parameters: [], result: "pointer", callback: true },
   }).symbols;
 }
 
@@ -23,34 +25,43 @@ export function libc() {
 /** Numbers of system calls, from the kernel's asm/unistd.h of each machine. */
 const NUMBERS = {
   x86_64: {
-    fcntl: 72n,
-    rt_sigaction: 13n,
-    faccessat2: 439n,
-    memfd_create: 319n,
-    pidfd_open: 434n,
-    close: 3n,
-    close_range: 436n,
-    pidfd_getfd: 438n,
-    pidfd_send_signal: 424n,
-    flock: 73n,
+    fcntl: 72,
+    rt_sigaction: 13,
+    faccessat2: 439,
+    memfd_create: 319,
+    pidfd_open: 434,
+    close: 3,
+    close_range: 436,
+    pidfd_getfd: 438,
+    pidfd_send_signal: 424,
+    flock: 73,
   },
   aarch64: {
-    fcntl: 25n,
-    rt_sigaction: 134n,
-    faccessat2: 439n,
-    memfd_create: 279n,
-    pidfd_open: 434n,
-    close: 57n,
-    close_range: 436n,
-    pidfd_getfd: 438n,
-    pidfd_send_signal: 424n,
-    flock: 32n,
+    fcntl: 25,
+    rt_sigaction: 134,
+    faccessat2: 439,
+    memfd_create: 279,
+    pidfd_open: 434,
+    close: 57,
+    close_range: 436,
+    pidfd_getfd: 438,
+    pidfd_send_signal: 424,
+    flock: 32,
   },
 }[Deno.build.arch];
 
+/** An argument of a system call: a number, or an address. */
+type Word = number | bigint;
+
 /** One system call; -1 when it failed. */
-export function syscall(name: keyof typeof NUMBERS, ...[a = 0n, b = 0n, c = 0n, d = 0n]: bigint[]): bigint {
-  return libc().syscall(NUMBERS[name], a, b, c, d);
+export function syscall(
+  name: keyof typeof NUMBERS,
+  a: Word = 0,
+  b: Word = 0,
+  c: Word = 0,
+  d: Word = 0,
+): number {
+  return libc().syscall(BigInt(NUMBERS[name]), BigInt(a), BigInt(b), BigInt(c), BigInt(d));
 }
 
 /** errno of this thread as the call just before left it, errno(3); 0 when it cannot be read. */
