@@ -1,5 +1,6 @@
-import type { Driver, DriverCapabilities, RunningGuest, TakeBackOutcome } from "./driver/contract.ts";
+import type { Driver, DriverCapabilities, Guest, RunningGuest, TakeBackOutcome } from "./driver/contract.ts";
 import { LockvisorError } from "./errors.ts";
+import { adoptableProcess, adoptedBefore, adoptGuest } from "./manager/adopt_guest.ts";
 import type { ResolvedResource } from "./identity/resource.ts";
 import type { GuestRecord, RecordedResource } from "./manager/guest_record.ts";
 import type { GuestStore } from "./manager/guest_store.ts";
@@ -73,6 +74,28 @@ export async function attachResources(
     }));
     return { done: steps, warnings: [] };
   });
+}
+
+/**
+ * Makes a guest of a process that runs already: its locks are held beside it and end with it. Again for the same
+ * process it locks what is new.
+ * @throws {LockvisorError} `locked` with the holder's name, `data` or `permission` for a process that cannot be adopted
+ */
+export async function adoptProcess(
+  lock: DomainLock,
+  { guest, pid, hostId }: { guest: Guest; pid: number; hostId: string },
+  resources: readonly ResolvedResource[],
+): Promise<{ record: GuestRecord; report: HotplugReport }> {
+  requireAbility(lock, "hotplug", `adopt process ${pid}`);
+  const process = adoptableProcess(pid);
+  const known = adoptedBefore(lock.store, guest, process);
+  if (known !== undefined) return { record: known, report: await attachResources(lock, known, resources) };
+  const record = await lock.store.withGuest(
+    guest.uuid,
+    () => adoptGuest(lock, { guest, process, hostId, plugin: lock.plugin }, resources),
+  );
+  const done = resources.map((resource): HotplugStep => ({ kind: "lock", resource }));
+  return { record, report: { done, warnings: [] } };
 }
 
 /**

@@ -1,5 +1,6 @@
 import type {
   AcquireOutcome,
+  AdoptOutcome,
   CarrierClaim,
   Driver,
   DriverDefinition,
@@ -14,6 +15,7 @@ import type {
   TakeBackOutcome,
   UnplugOutcome,
 } from "../lib/driver/contract.ts";
+import type { ProcessIdentity } from "../lib/process/process_identity.ts";
 
 /** The driver that takes no locks: guests are recorded, nothing is refused. */
 class NopDriver implements Driver {
@@ -21,6 +23,14 @@ class NopDriver implements Driver {
     return Promise.resolve({
       outcome: "granted",
       hold: { locks: [], leaseKeys: [], makeInheritable() {}, giveBack() {} },
+    });
+  }
+
+  adopt(_guest: Guest, process: ProcessIdentity): Promise<AdoptOutcome> {
+    return Promise.resolve({
+      outcome: "granted",
+      carrier: { ...process, kind: "guest", locks: [] },
+      leaseKeys: [],
     });
   }
 

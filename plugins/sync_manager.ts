@@ -1,5 +1,6 @@
 import type {
   AcquireOutcome,
+  AdoptOutcome,
   CarriedLock,
   Carrier,
   CarrierClaim,
@@ -68,7 +69,26 @@ class SyncManager implements Driver {
     return { outcome: "granted", hold };
   }
 
-  async plug({ guest, process }: RunningGuest, resources: readonly ResolvedResource[]): Promise<PlugOutcome> {
+  async adopt(
+    guest: Guest,
+    process: ProcessIdentity,
+    resources: readonly ResolvedResource[],
+  ): Promise<AdoptOutcome> {
+    const lease = guestLease(guest);
+    const outcome = await this.#takeBeside({ guest, process }, [lease, ...resources]);
+    if (outcome.outcome === "refused") return outcome;
+    return { ...outcome, leaseKeys: lease.identities.map(({ key }) => key) };
+  }
+
+  plug({ guest, process }: RunningGuest, resources: readonly ResolvedResource[]): Promise<PlugOutcome> {
+    return this.#takeBeside({ guest, process }, resources);
+  }
+
+  /** Takes all keys of resources for a process that runs, and moves them to it or beside it; or takes none. */
+  async #takeBeside(
+    { guest, process }: Pick<RunningGuest, "guest" | "process">,
+    resources: readonly ResolvedResource[],
+  ): Promise<PlugOutcome> {
     const result = await this.#take(guest, process, resources);
     if (result.outcome === "refused") return result;
     const { locks, descriptors, letGo, giveBack } = result.grant;

@@ -168,6 +168,37 @@ export const COMMANDS: readonly CommandDefinition[] = [
     run: lazily(({ version }) => version),
   },
   {
+    name: "adopt",
+    summary: "make a guest of a process that runs already: lock its disks and leases, all or none",
+    arguments: [],
+    options: [
+      { name: "pid", placeholder: "PID", summary: "the process; required" },
+      { name: "name", placeholder: "NAME", summary: "the guest's name, unique on this host; required" },
+      { name: "uuid", placeholder: "UUID", summary: "the guest's UUID (default: made from the name)" },
+      { name: "id", placeholder: "ID", summary: "an id of the management tool's own" },
+      DISK_OPTION,
+      LEASE_OPTION,
+      { name: "plugin", placeholder: "NAME", default: DEFAULT_DRIVER, summary: "the driver" },
+      {
+        name: "qmp",
+        placeholder: "PATH",
+        summary: "the guest's QMP socket; QEMU itself holds the locks then",
+      },
+      {
+        name: "on-lock-failure",
+        placeholder: "ACTION",
+        choices: ["pause", "kill", "ignore"],
+        default: "pause",
+        summary: "what becomes of the guest when a lock is lost for good",
+      },
+      JSON_OPTION,
+    ],
+    details: [
+      "The process has used its disks without locks until now; if somebody else has one, that is a refusal (75) and nothing is locked. The locks are held beside the process and end with it. Again for the same process and name: what is new is locked.",
+    ],
+    run: lazily(({ adopt }) => adopt),
+  },
+  {
     name: "acquire",
     summary: "lock disks and leases for a running guest, before they are plugged in: all or none",
     arguments: [{ name: "GUEST", presence: "required" }],

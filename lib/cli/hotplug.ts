@@ -55,14 +55,14 @@ const VERBS = {
   "not-held": "was not locked",
 } as const;
 
-function reportText({ done }: HotplugReport, guest: string): string {
+export function reportText({ done }: HotplugReport, guest: string): string {
   return done.map(({ kind, resource }) =>
     printable(`${resource.type} ${resource.name} (${resource.access}): ${VERBS[kind]} for guest "${guest}"`) +
     "\n"
   ).join("");
 }
 
-function reportJson({ done, warnings }: HotplugReport): string {
+export function reportJson({ done, warnings }: HotplugReport): string {
   const resources = done.map(({ kind, resource: { type, name, access } }) => ({
     type,
     name,

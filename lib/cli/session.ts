@@ -18,7 +18,7 @@ export interface Session {
   findDriver(name: string): Driver | undefined;
   resolve(spec: ResourceSpec): ResolvedResource;
   /** What the sequences on a guest that runs work with. */
-  domainLock(record: GuestRecord): DomainLock;
+  domainLock(record: Pick<GuestRecord, "plugin">): DomainLock;
 }
 
 /** Reads the settings of a command. @throws {LockvisorError} `config` or `usage` */

@@ -69,6 +69,11 @@ export interface RunningGuest {
 /** What asking for more resources of a running guest gave. */
 export type PlugOutcome = { outcome: "granted"; carrier: Carrier } | { outcome: "refused"; refusal: Refusal };
 
+/** What asking for the locks of a guest that runs already gave. */
+export type AdoptOutcome =
+  | { outcome: "granted"; carrier: Carrier; leaseKeys: string[] }
+  | { outcome: "refused"; refusal: Refusal };
+
 /** What became of keys that were to be given up. */
 export interface UnplugOutcome {
   /** The carriers that still hold something, with what they hold. */
@@ -161,6 +166,15 @@ export interface CarrierClaim {
 export interface Driver {
   /** Takes all locks of a guest that is about to start in this process, or none. */
   acquire(guest: Guest, resources: readonly ResolvedResource[]): Promise<AcquireOutcome>;
+  /**
+   * Takes all locks of a guest whose process runs already, the lease on itself included, or none. They are in a
+   * carrier beside that process then, or in QEMU itself.
+   */
+  adopt(
+    guest: Guest,
+    process: ProcessIdentity,
+    resources: readonly ResolvedResource[],
+  ): Promise<AdoptOutcome>;
   /** Takes all locks of resources that a running guest gets, or none. They are in a carrier of their own then. */
   plug(running: RunningGuest, resources: readonly ResolvedResource[]): Promise<PlugOutcome>;
   /** Gives up keys that a running guest holds, wherever they are held, with their notes. */

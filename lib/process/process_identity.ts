@@ -102,6 +102,15 @@ export function commandName(pid: number): string | undefined {
   }
 }
 
+/** The words of a process's command, as in /proc/PID/cmdline; none when it cannot be read. */
+export function commandLine(pid: number): string[] {
+  try {
+    return Deno.readTextFileSync(`/proc/${pid}/cmdline`).split("\0").slice(0, -1);
+  } catch {
+    return [];
+  }
+}
+
 let ownIdentity: ProcessIdentity | undefined;
 
 /** The identity of this process; it stays the same through an exec. */

@@ -1,0 +1,55 @@
+import { adoptProcess } from "../domain_lock.ts";
+import type { OnLockFailure } from "../driver/contract.ts";
+import { LockvisorError } from "../errors.ts";
+import { absolutePath } from "../identity/absolute_path.ts";
+import { uuidOfName } from "../identity/key.ts";
+import { parseDisk, parseLease } from "../identity/specification.ts";
+import { checkParameter } from "../manager/parameters.ts";
+import { DEFAULT_DRIVER } from "../manager/registry.ts";
+import type { CliContext } from "./context.ts";
+import { reportJson, reportText } from "./hotplug.ts";
+import type { Invocation, OptionValues } from "./parse.ts";
+import { openSession } from "./session.ts";
+
+/** `lockvisor adopt`: locks for a process that runs already. */
+export async function adopt({ options }: Invocation, context: CliContext): Promise<number> {
+  const pid = readPid(options.text("pid"));
+  const guest = readGuest(options);
+  const specs = [...options.texts("disk").map(parseDisk), ...options.texts("lease").map(parseLease)];
+  const session = await openSession(options, context);
+  const plugin = options.text("plugin") ?? DEFAULT_DRIVER;
+  const resources = specs.map(session.resolve);
+  session.store.prepare(context.effectiveUid);
+  const { record, report } = await adoptProcess(
+    session.domainLock({ plugin }),
+    { guest, pid, hostId: session.settings.hostId },
+    resources,
+  );
+  const { uuid, name, carriers: [own] } = record;
+  context.out(
+    options.isGiven("json")
+      ? JSON.stringify({ guest: { uuid, name, pid: own.pid }, ...JSON.parse(reportJson(report)) }) + "\n"
+      : `process ${own.pid} is guest "${name}" (uuid ${uuid})\n` + reportText(report, name),
+  );
+  return 0;
+}
+
+function readPid(text: string | undefined): number {
+  if (text === undefined) throw new LockvisorError("usage", "adopt: say which process; add --pid PID");
+  if (/^[1-9][0-9]{0,6}$/.test(text)) return checkParameter("pid", Number(text));
+  throw new LockvisorError("usage", `adopt: --pid "${text}" is not the number of a process`);
+}
+
+function readGuest(options: OptionValues) {
+  const text = options.text("name");
+  if (text === undefined) throw new LockvisorError("usage", "adopt: the guest needs a name; add --name NAME");
+  const name = checkParameter("name", text);
+  const [uuid, id, qmp] = [options.text("uuid"), options.text("id"), options.text("qmp")];
+  return {
+    name,
+    uuid: uuid === undefined ? uuidOfName(name) : checkParameter("uuid", uuid),
+    id: id === undefined ? null : checkParameter("id", id),
+    qmp: qmp === undefined ? null : checkParameter("qmp", absolutePath(qmp)),
+    onLockFailure: (options.text("on-lock-failure") ?? "pause") as OnLockFailure,
+  };
+}

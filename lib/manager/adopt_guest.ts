@@ -1,0 +1,93 @@
+import type { Driver, Guest, ResolvedResource } from "../driver/contract.ts";
+import { LockvisorError } from "../errors.ts";
+import { sendSignal } from "../process/ending.ts";
+import { commandLine, identifyProcess, lifeOf, type ProcessIdentity } from "../process/process_identity.ts";
+import type { GuestRecord } from "./guest_record.ts";
+import type { GuestStore } from "./guest_store.ts";
+import { lockedError } from "./refusal.ts";
+
+/** What an adopted guest is recorded by. */
+export interface AdoptedGuest {
+  guest: Guest;
+  process: ProcessIdentity;
+  hostId: string;
+  plugin: string;
+}
+
+/**
+ * The process of a pid that is to become a guest.
+ * @throws {LockvisorError} `data` when there is none, `permission` when it is somebody else's
+ */
+export function adoptableProcess(pid: number): ProcessIdentity {
+  const process = identifyProcess(pid);
+  if (process === undefined) {
+    throw new LockvisorError("data", `there is no process ${pid}, or it has ended; nothing was locked`);
+  }
+  if (sendSignal(process, "none") === "not-permitted") {
+    throw new LockvisorError(
+      "permission",
+      `process ${pid} is another user's; adopt it as that user or as root`,
+    );
+  }
+  return process;
+}
+
+/**
+ * The record of the guest that a process is already, if it is the guest that is meant.
+ * @throws {LockvisorError} `data` when the process is another guest
+ */
+export function adoptedBefore(
+  store: GuestStore,
+  guest: Guest,
+  process: ProcessIdentity,
+): GuestRecord | undefined {
+  const records = store.list().flatMap((entry) => entry.kind === "record" ? [entry.record] : []);
+  const same = records.find(({ carriers: [own] }) =>
+    own.pid === process.pid && own.startTime === process.startTime && lifeOf(own) === "alive"
+  );
+  if (same === undefined || same.uuid === guest.uuid) return same;
+  throw new LockvisorError(
+    "data",
+    `process ${process.pid} is guest "${same.name}" (uuid ${same.uuid}) already; lock more for it with: lockvisor acquire`,
+  );
+}
+
+/**
+ * Takes the locks of a process that runs already, all or none, and records it as a guest.
+ * @throws {LockvisorError} `locked` with the holder's name; nothing is locked then
+ */
+export async function adoptGuest(
+  { store, driver }: { store: GuestStore; driver: Driver },
+  { guest, process, hostId, plugin }: AdoptedGuest,
+  resources: readonly ResolvedResource[],
+): Promise<GuestRecord> {
+  const result = await driver.adopt(guest, process, resources);
+  if (result.outcome === "refused") throw lockedError(result.refusal);
+  const { carrier, leaseKeys } = result;
+  const own = { ...process, kind: "guest", locks: [] } as const;
+  const record: GuestRecord = {
+    ...guest,
+    plugin,
+    state: "running",
+    since: new Date().toISOString().replace(/\.\d+Z$/, "Z"),
+    hostId,
+    carriers: carrier.locks.length === 0 ? [{ ...own, locks: [] }] : [{ ...own, locks: [] }, carrier],
+    leaseKeys,
+    resources: resources.map((resource) => ({
+      type: resource.type,
+      name: resource.name,
+      access: resource.access,
+      keys: driver.keysOf(resource),
+    })),
+    givenUp: [],
+    command: commandLine(process.pid),
+  };
+  try {
+    store.claim(record);
+  } catch (error) {
+    const keys = carrier.locks.map(({ key }) => key);
+    await driver.unplug({ guest, process, carriers: record.carriers, resources: record.resources }, keys);
+    throw error;
+  }
+  return record;
+}
