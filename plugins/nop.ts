@@ -6,9 +6,11 @@ import type {
   DriverDefinition,
   Forecast,
   Guest,
+  Holding,
   Inspection,
   Known,
   LockEvidence,
+  NotedGuest,
   PlugOutcome,
   ResolvedResource,
   RunningGuest,
@@ -60,6 +62,14 @@ class NopDriver implements Driver {
 
   evidence(claims: readonly CarrierClaim[]): LockEvidence[][] {
     return claims.map(() => []);
+  }
+
+  holdings(): Holding[] {
+    return [];
+  }
+
+  notedGuests(): NotedGuest[] {
+    return [];
   }
 
   isHeld(): Known {

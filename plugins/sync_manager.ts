@@ -12,9 +12,11 @@ import type {
   Guest,
   Hold,
   Holder,
+  Holding,
   Inspection,
   Known,
   LockEvidence,
+  NotedGuest,
   PlugOutcome,
   Refusal,
   ResolvedResource,
@@ -29,6 +31,8 @@ import { setOnExec } from "../lib/libc/exec.ts";
 import { tryAcquireKeys } from "../lib/lockspace/acquire_keys.ts";
 import { type Grant, noted, settleGrant } from "../lib/lockspace/grant.ts";
 import { carrierEvidence } from "../lib/lockspace/carrier_evidence.ts";
+import { holdingsIn } from "../lib/lockspace/holdings.ts";
+import { notedGuests } from "../lib/lockspace/noted_guests.ts";
 import { removeNote } from "../lib/lockspace/holder_note.ts";
 import { blockersOf, holdersOfKey } from "../lib/lockspace/key_holders.ts";
 import { planKeys, type PlannedKey } from "../lib/lockspace/key_plan.ts";
@@ -234,6 +238,14 @@ class SyncManager implements Driver {
     return claims.map((claim) =>
       claim.locks.length === 0 ? [] : carrierEvidence(lockspace, claim, flocks ??= kernelFlocks())
     );
+  }
+
+  holdings(): Holding[] {
+    return holdingsIn(this.#openLockspace());
+  }
+
+  notedGuests(keys: readonly string[]): NotedGuest[] {
+    return notedGuests(this.#openLockspace(), keys, this.#config.host.id);
   }
 
   isHeld(keys: readonly string[]): Known {

@@ -168,6 +168,25 @@ export const COMMANDS: readonly CommandDefinition[] = [
     run: lazily(({ version }) => version),
   },
   {
+    name: "attach",
+    summary: "find the guests that run again, mend their records, and tell which have lost a lock",
+    arguments: [{ name: "GUEST", presence: "repeated" }],
+    options: [
+      {
+        name: "on-lost",
+        placeholder: "ACTION",
+        choices: ["leave", "pause", "kill"],
+        default: "leave",
+        summary: "what becomes of a guest that has lost a lock",
+      },
+      JSON_OPTION,
+    ],
+    details: [
+      "Prints each guest's pid and what was mended: records are made again from the notes in the lockspace and from what the kernel shows, a guest that forked is followed, an acquire that was cut off is finished. Takes no lock itself. Exits with 75 while a guest runs, or is paused, without a lock that it should have.",
+    ],
+    run: lazily(({ attach }) => attach),
+  },
+  {
     name: "adopt",
     summary: "make a guest of a process that runs already: lock its disks and leases, all or none",
     arguments: [],

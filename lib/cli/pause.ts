@@ -2,6 +2,7 @@ import { pauseGuest, resumeGuest } from "../domain_lock.ts";
 import { findLivingGuest } from "../manager/find_guest.ts";
 import type { GuestRecord } from "../manager/guest_record.ts";
 import { hasMonitor, withMonitor } from "../manager/guest_monitor.ts";
+import { sendSignal } from "../process/ending.ts";
 import type { CliContext } from "./context.ts";
 import type { Invocation } from "./parse.ts";
 import { openSession } from "./session.ts";
@@ -42,6 +43,8 @@ async function openGuest(options: Invocation["options"], name: string, context: 
 /** Stops or continues the guest's processors where it has a QMP socket; elsewhere that is the caller's business. */
 async function tellQemu(record: GuestRecord, command: "stop" | "cont"): Promise<void> {
   if (hasMonitor(record)) await withMonitor(record, {}, (monitor) => monitor.execute(command));
+  // `attach --on-lost pause` has stopped a guest without a monitor by a signal; for one that runs this is nothing.
+  else if (command === "cont") sendSignal(record.carriers[0], "SIGCONT");
 }
 
 /** The state of a guest, with what it gave up: libvirt's lock state, in JSON. */

@@ -142,6 +142,27 @@ export interface LockEvidence {
   held: Known;
 }
 
+/** A process with the locks that the kernel shows in its own descriptors. */
+export interface Holding {
+  process: ProcessIdentity;
+  /** `holder`: the tiny process beside a guest; `other`: a guest, or what inherited its descriptors. */
+  kind: "holder" | "other";
+  locks: CarriedLock[];
+}
+
+/** A guest of this host as its notes beside some keys tell of it. */
+export interface NotedGuest {
+  guest: Guest;
+  process: ProcessIdentity;
+  since: string;
+  /** Keys of the lease that it has on itself. */
+  leaseKeys: string[];
+  /** What it still has by its notes: released resources are not among them. */
+  resources: readonly { type: ResourceType; name: string; access: Access; keys: string[] }[];
+  /** What it took together with the others and has no notes of any more: released, or given up by a pause. */
+  withoutNotes: readonly { type: ResourceType; name: string }[];
+}
+
 /** What a driver is given when it is loaded. */
 export interface DriverConfig {
   lockspace: LockspaceLocation;
@@ -201,6 +222,10 @@ export interface Driver {
   inspect(resource: ResolvedResource): Inspection;
   /** For each claim, in order, whether its process holds each lock, by the kernel's word. One pass for all. */
   evidence(claims: readonly CarrierClaim[]): LockEvidence[][];
+  /** All locks that processes of this host hold, in one pass over them. */
+  holdings(): Holding[];
+  /** The guests of this host that left notes beside these keys. */
+  notedGuests(keys: readonly string[]): NotedGuest[];
   /** Whether anybody holds one of these keys. */
   isHeld(keys: readonly string[]): Known;
   /** Keys that a resource is locked by; none where the driver takes no lock on it. */

@@ -1,0 +1,85 @@
+import { attachHost, type LostLockAction } from "../domain_lock.ts";
+import { exitStatusOf, LockvisorError, printable } from "../errors.ts";
+import type { AttachedGuest } from "../manager/attach_guests.ts";
+import { hasMonitor, withMonitor } from "../manager/guest_monitor.ts";
+import type { GuestRecord } from "../manager/guest_record.ts";
+import { driverNames } from "../manager/registry.ts";
+import { sendSignal } from "../process/ending.ts";
+import type { CliContext } from "./context.ts";
+import type { Invocation } from "./parse.ts";
+import { openSession } from "./session.ts";
+
+/** `lockvisor attach`: finds the guests that run, mends their records, and tells which have lost a lock. */
+export async function attach(
+  { options, arguments: names }: Invocation,
+  context: CliContext,
+): Promise<number> {
+  const action = (options.text("on-lost") ?? "leave") as LostLockAction;
+  const session = await openSession(options, context);
+  session.store.prepare(context.effectiveUid);
+  const drivers = new Map(driverNames().map((name) => [name, session.driver(name)]));
+  const guests = await attachHost(
+    { store: session.store, hostId: session.settings.hostId, drivers },
+    (found) => chooseNamed(found, names),
+    { action, stopProcessors },
+  );
+  context.out(options.isGiven("json") ? attachedJson(guests) : guests.map(attachedText).join(""));
+  for (const { record, warnings } of guests) {
+    for (const warning of warnings) context.note(`warning: guest "${record.name}": ${printable(warning)}`);
+  }
+  const unlocked = guests.filter(({ lost }) => lost.length > 0);
+  for (const { record, lost } of unlocked) {
+    const resources = lost.map(({ type, name }) => `${type} ${name}`).join(", ");
+    const fate = { leave: "it was left as it is", pause: "it was paused", kill: "it was killed" }[action];
+    context.note(
+      printable(
+        `guest "${record.name}" (pid ${record.carriers[0].pid}) has lost its locks on ${resources}; ${fate}`,
+      ),
+    );
+  }
+  return unlocked.length > 0 && action !== "kill" ? exitStatusOf("locked") : 0;
+}
+
+/** The guests of these names or UUIDs; all, when there is none. @throws {LockvisorError} `data` for an unknown one */
+function chooseNamed(guests: AttachedGuest[], names: readonly string[]): AttachedGuest[] {
+  const unknown = names.find((name) => !guests.some(({ record }) => isNamed(record, name)));
+  if (unknown !== undefined) {
+    throw new LockvisorError("data", `no guest "${unknown}" runs on this host; see: lockvisor status`);
+  }
+  return names.length === 0
+    ? guests
+    : guests.filter(({ record }) => names.some((name) => isNamed(record, name)));
+}
+
+function isNamed({ name, uuid }: GuestRecord, asked: string): boolean {
+  return name === asked || uuid === asked.toLowerCase();
+}
+
+/** Through QEMU's monitor; a guest without one is stopped by a signal. */
+async function stopProcessors(record: GuestRecord): Promise<void> {
+  if (hasMonitor(record)) await withMonitor(record, {}, (monitor) => monitor.execute("stop"));
+  else sendSignal(record.carriers[0], "SIGSTOP");
+}
+
+function attachedText({ record, repairs, lost, locked }: AttachedGuest): string {
+  const locks = locked === null ? "its locks are not shown here" : locked ? "locked" : `${lost.length} lost`;
+  const line = `guest "${record.name}" (uuid ${record.uuid}) is process ${record.carriers[0].pid}: ${locks}`;
+  return [line, ...repairs.map((repair) => `  ${repair}`)].map((text) => printable(text) + "\n").join("");
+}
+
+function attachedJson(guests: readonly AttachedGuest[]): string {
+  const shown = guests.map((
+    { record: { uuid, name, state, carriers }, repairs, warnings, lost, locked },
+  ) => ({
+    uuid,
+    name,
+    state,
+    pid: carriers[0].pid,
+    carriers: carriers.map(({ kind, pid }) => ({ kind, pid })),
+    locked,
+    lost: lost.map(({ type, name, access }) => ({ type, name, access })),
+    repairs,
+    warnings,
+  }));
+  return JSON.stringify({ guests: shown }) + "\n";
+}

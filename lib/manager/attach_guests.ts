@@ -1,0 +1,170 @@
+import type { CarriedLock, Driver, Holding, Known } from "../driver/contract.ts";
+import { commandLine, lifeOf } from "../process/process_identity.ts";
+import { followFork, recordFromNotes, unrecordedKeys, whereabouts } from "./attach_plan.ts";
+import type { GuestRecord, RecordedResource } from "./guest_record.ts";
+import type { GuestStore } from "./guest_store.ts";
+
+/** A guest as attaching found it. */
+export interface AttachedGuest {
+  record: GuestRecord;
+  /** What was mended, one line each. */
+  repairs: string[];
+  /** What is to be known about the guest, one line each. */
+  warnings: string[];
+  /** Resources whose locks the kernel does not show any more. */
+  lost: RecordedResource[];
+  /** Whether the guest holds its locks; null where the kernel does not show them. */
+  locked: Known;
+}
+
+/** What attaching works with. */
+export interface AttachContext {
+  store: GuestStore;
+  hostId: string;
+  /** The drivers in use, by name; each is asked for its locks once. */
+  drivers: ReadonlyMap<string, Driver>;
+}
+
+/**
+ * Compares every guest of this host with the kernel and mends what its records tell wrong: lost and damaged records
+ * are made again from notes, a guest that forked is followed, a hotplug that was cut off is finished, and records of
+ * guests that are gone are taken away. Takes and releases no lock.
+ */
+export async function attachGuests(context: AttachContext): Promise<AttachedGuest[]> {
+  const { store, drivers } = context;
+  const guests = new Map<string, AttachedGuest>();
+  for (const [plugin, driver] of drivers) {
+    const holdings = driver.holdings();
+    for (const entry of store.list()) {
+      if (entry.kind === "damaged" || entry.record.plugin !== plugin) continue;
+      const guest = await store.withGuest(
+        entry.record.uuid,
+        () => Promise.resolve(attachRecorded(store, entry.record.uuid, holdings)),
+      );
+      if (guest !== undefined) guests.set(guest.record.uuid, guest);
+    }
+    const keys = unrecordedKeys(holdings, [...guests.values()].map(({ record }) => record));
+    for (const noted of driver.notedGuests(keys)) {
+      const { uuid } = noted.guest;
+      const known = guests.get(uuid);
+      const guest = await store.withGuest(uuid, () =>
+        Promise.resolve(
+          known === undefined
+            ? restoreRecord(context, plugin, { noted, holdings })
+            : finishHotplug(store, driver, { known, noted, holdings }),
+        ));
+      if (guest !== undefined) guests.set(uuid, guest);
+    }
+  }
+  return [...guests.values()].map((guest) => withEvidence(guest, drivers.get(guest.record.plugin)));
+}
+
+function found(record: GuestRecord, repairs: string[] = [], warnings: string[] = []): AttachedGuest {
+  return { record, repairs, warnings, lost: [], locked: null };
+}
+
+function attachRecorded(
+  store: GuestStore,
+  uuid: string,
+  holdings: readonly Holding[],
+): AttachedGuest | undefined {
+  const entry = store.read(uuid); // again: another lockvisor may have worked on it until now
+  if (entry?.kind !== "record") return undefined;
+  const { record } = entry;
+  const where = whereabouts(lifeOf(record.carriers[0]), record.leaseKeys, holdings);
+  switch (where.kind) {
+    case "gone":
+      store.remove(record);
+      return undefined;
+    case "unseen":
+      return found(record, [], [`its process ${record.carriers[0].pid} is in another pid namespace`]);
+    case "forked": {
+      const { pid } = where.heir.process;
+      const followed = store.update(record, (current) => followFork(current, where.heir, lifeOf));
+      return found(followed, [
+        `followed it from process ${record.carriers[0].pid} to ${pid}, which it forked`,
+      ]);
+    }
+    case "same":
+      return found(record);
+  }
+}
+
+interface Unrecorded {
+  noted: ReturnType<Driver["notedGuests"]>[number];
+  holdings: readonly Holding[];
+}
+
+function restoreRecord(
+  { store, hostId }: AttachContext,
+  plugin: string,
+  { noted, holdings }: Unrecorded,
+): AttachedGuest | undefined {
+  if (store.read(noted.guest.uuid)?.kind === "record") return undefined; // it has started meanwhile
+  const where = whereabouts(lifeOf(noted.process), noted.leaseKeys, holdings);
+  if (where.kind === "gone" || where.kind === "unseen") return undefined;
+  const process = where.kind === "forked" ? where.heir.process : noted.process;
+  const command = commandLine(process.pid);
+  const record = recordFromNotes(noted, process, { holdings, hostId, plugin, command });
+  store.claim(record);
+  const warnings = noted.withoutNotes.map(({ type, name }) =>
+    `${type} ${name} was given up by it before its record was lost; if it is paused and still has that ${type}, acquire it before it runs on`
+  );
+  return found(record, ["made its record again from its notes"], warnings);
+}
+
+/** A hotplug that was cut off between its locks and its record: the locks stay, and the record learns of them. */
+function finishHotplug(
+  store: GuestStore,
+  driver: Driver,
+  { known, noted, holdings }: Unrecorded & { known: AttachedGuest },
+): AttachedGuest | undefined {
+  const entry = store.read(noted.guest.uuid);
+  if (entry?.kind !== "record") return known;
+  const { record } = entry;
+  const missing = noted.resources.filter(({ type, name }) =>
+    !record.resources.some((own) => own.type === type && own.name === name)
+  );
+  const recorded = new Set(record.carriers.flatMap(({ locks }) => locks.map(({ key }) => key)));
+  const keys = new Set(missing.flatMap((resource) => resource.keys).filter((key) => !recorded.has(key)));
+  const carriers = holdings.flatMap(({ process, kind, locks }) => {
+    const wanted = locks.filter(({ key }) => keys.has(key));
+    const isOwn = kind === "holder" || process.pid === record.carriers[0].pid;
+    if (wanted.length === 0 || !isOwn || !isHeldStill(driver, process.pid, wanted)) return [];
+    return [{ ...process, kind: kind === "holder" ? "holder" as const : "monitor" as const, locks: wanted }];
+  });
+  const held = new Set([...recorded, ...carriers.flatMap(({ locks }) => locks.map(({ key }) => key))]);
+  const finished = missing.filter((resource) => resource.keys.every((key) => held.has(key)));
+  if (carriers.length === 0 || finished.length === 0) return known;
+  const updated = store.update(record, (current) => ({
+    ...current,
+    carriers: [...current.carriers, ...carriers],
+    resources: [
+      ...current.resources,
+      ...finished.map(({ type, name, access, keys }) => ({ type, name, access, keys })),
+    ],
+  }));
+  const names = finished.map(({ type, name }) => `${type} ${name}`).join(", ");
+  return found(
+    updated,
+    [...known.repairs, `finished the acquire of ${names} that was cut off`],
+    known.warnings,
+  );
+}
+
+function isHeldStill(driver: Driver, pid: number, locks: CarriedLock[]): boolean {
+  return driver.evidence([{ pid, kind: "guest", locks }]).flat().every(({ held }) => held !== false);
+}
+
+/** Whether the kernel shows each lock that the record names. What a paused guest gave up is not lost. */
+function withEvidence(guest: AttachedGuest, driver: Driver | undefined): AttachedGuest {
+  const { record } = guest;
+  const claims = record.carriers.map(({ pid, kind, locks }) => ({ pid, kind, locks }));
+  const evidence = driver?.evidence(claims).flat() ?? [];
+  const held = new Map(evidence.map((each) => [each.key, each.held]));
+  const givenUp = new Set(record.givenUp.map(({ key }) => key));
+  const isLost = (key: string) => !givenUp.has(key) && (held.get(key) ?? false) === false;
+  const lost = record.resources.filter(({ keys }) => keys.some(isLost));
+  const locked = lost.length > 0 ? false : evidence.some((each) => each.held === null) ? null : true;
+  return { ...guest, lost, locked };
+}

@@ -1,0 +1,103 @@
+import type { CarriedLock, Carrier, Holding, NotedGuest } from "../driver/contract.ts";
+import type { Life, ProcessIdentity } from "../process/process_identity.ts";
+import type { GuestRecord } from "./guest_record.ts";
+
+/** Where a guest lives: in the process that its record names, in one that inherited its descriptors, or nowhere. */
+export type Whereabouts =
+  | { kind: "same" }
+  | { kind: "forked"; heir: Holding }
+  | { kind: "gone" }
+  /** Another pid namespace: it cannot be known from here. */
+  | { kind: "unseen" };
+
+/**
+ * Where a guest is, by the kernel's word. A guest that forked into the background (`-daemonize`) has ended as a
+ * process, and the lease on itself lives on in its child; of several the oldest is meant.
+ */
+export function whereabouts(
+  life: Life,
+  leaseKeys: readonly string[],
+  holdings: readonly Holding[],
+): Whereabouts {
+  if (life === "alive") return { kind: "same" };
+  if (life === "unknown") return { kind: "unseen" };
+  const heirs = holdings.filter(({ kind, locks }) =>
+    kind === "other" && locks.some(({ key }) => leaseKeys.includes(key))
+  );
+  const heir = heirs.reduce<Holding | undefined>(
+    (oldest, each) => oldest === undefined || isOlder(each.process, oldest.process) ? each : oldest,
+    undefined,
+  );
+  return heir === undefined ? { kind: "gone" } : { kind: "forked", heir };
+}
+
+function isOlder(one: ProcessIdentity, other: ProcessIdentity): boolean {
+  const [a, b] = [BigInt(one.startTime), BigInt(other.startTime)];
+  return a === b ? one.pid < other.pid : a < b;
+}
+
+/** The record of a guest that lives on in a process that inherited its descriptors. */
+export function followFork(
+  record: GuestRecord,
+  heir: Holding,
+  lifeOf: (carrier: Carrier) => Life,
+): GuestRecord {
+  const known = new Set(record.carriers.filter(({ kind }) => kind !== "holder").flatMap(keysIn));
+  const own: Carrier = {
+    ...heir.process,
+    kind: "guest",
+    locks: heir.locks.filter(({ key }) => known.has(key)),
+  };
+  const holders = record.carriers.filter((each) => each.kind === "holder" && lifeOf(each) === "alive");
+  return { ...record, carriers: [own, ...holders] };
+}
+
+/**
+ * The record of a guest whose record was lost, from its notes and from what the kernel shows. Its locks are those
+ * noted keys that its process holds, or a holder beside it.
+ */
+export function recordFromNotes(
+  noted: NotedGuest,
+  process: ProcessIdentity,
+  { holdings, hostId, plugin, command }: {
+    holdings: readonly Holding[];
+    hostId: string;
+    plugin: string;
+    command: string[];
+  },
+): GuestRecord {
+  const keys = new Set([...noted.leaseKeys, ...noted.resources.flatMap((resource) => resource.keys)]);
+  const only = (locks: readonly CarriedLock[]) => locks.filter(({ key }) => keys.has(key));
+  const own = holdings.find(({ process: { pid } }) => pid === process.pid);
+  const holders = holdings.filter(({ kind, locks }) => kind === "holder" && only(locks).length > 0);
+  const carriers: Carrier[] = holders.map((holder) => ({
+    ...holder.process,
+    kind: "holder",
+    locks: only(holder.locks),
+  }));
+  const held = new Set(
+    [...only(own?.locks ?? []), ...carriers.flatMap(({ locks }) => locks)].map(({ key }) => key),
+  );
+  return {
+    ...noted.guest,
+    plugin,
+    state: "running",
+    since: noted.since,
+    hostId,
+    carriers: [{ ...process, kind: "guest", locks: only(own?.locks ?? []) }, ...carriers],
+    leaseKeys: noted.leaseKeys.filter((key) => held.has(key)),
+    resources: noted.resources.map(({ type, name, access, keys }) => ({ type, name, access, keys })),
+    givenUp: [],
+    command,
+  };
+}
+
+/** Keys that the kernel shows as held and that no record speaks of. */
+export function unrecordedKeys(holdings: readonly Holding[], records: readonly GuestRecord[]): string[] {
+  const known = new Set(records.flatMap(({ carriers }) => carriers.flatMap(keysIn)));
+  return [...new Set(holdings.flatMap(keysIn))].filter((key) => !known.has(key));
+}
+
+function keysIn({ locks }: { locks: readonly CarriedLock[] }): string[] {
+  return locks.map(({ key }) => key);
+}
