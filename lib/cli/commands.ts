@@ -128,6 +128,25 @@ export const COMMANDS: readonly CommandDefinition[] = [
     run: lazily(({ check }) => check),
   },
   {
+    name: "break",
+    summary: "free the locks of a host that is dead and fenced; never those of a process of this host",
+    arguments: [{ name: "DISK|LEASE|GUEST", presence: "required" }],
+    options: [
+      { name: "reason", placeholder: "TEXT", summary: "why, for the audit log and the journal; required" },
+      {
+        name: "host-is-fenced",
+        placeholder: "HOST",
+        occurs: "repeatedly",
+        summary: "this host, by name or id, is switched off or cut from the storage: you vouch for it",
+      },
+      JSON_OPTION,
+    ],
+    details: [
+      "Not needed on one host: a dead guest holds nothing. The lock files are replaced, since a storage server may keep the lock of a dead host, and the generation is counted on. Every break is a line in the lockspace's audit.log and in the journal. Exits with 75 when the lock is held here, or on a host that was not named.",
+    ],
+    run: lazily(({ breakLock }) => breakLock),
+  },
+  {
     name: "gc",
     summary: "remove the lock files of keys that nobody holds, and the notes of guests that are gone",
     arguments: [],

@@ -1,6 +1,7 @@
 /** The parts of the command line that the start of a guest does not need; see commands.ts. */
 export { adopt } from "./adopt.ts";
 export { attach } from "./attach.ts";
+export { run as breakLock } from "./break.ts";
 export { run as check } from "./check.ts";
 export { run as completion } from "./completion.ts";
 export { run as doctor } from "./doctor.ts";
