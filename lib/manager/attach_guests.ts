@@ -1,4 +1,4 @@
-import type { CarriedLock, Driver, Holding, Known } from "../driver/contract.ts";
+import type { CarriedLock, Driver, Holding, Known, LockEvidence } from "../driver/contract.ts";
 import { commandLine, lifeOf } from "../process/process_identity.ts";
 import { followFork, recordFromNotes, unrecordedKeys, whereabouts } from "./attach_plan.ts";
 import type { GuestRecord, RecordedResource } from "./guest_record.ts";
@@ -56,7 +56,9 @@ export async function attachGuests(context: AttachContext): Promise<AttachedGues
       if (guest !== undefined) guests.set(uuid, guest);
     }
   }
-  return [...guests.values()].map((guest) => withEvidence(guest, drivers.get(guest.record.plugin)));
+  return [...drivers].flatMap(([plugin, driver]) =>
+    withEvidence(driver, [...guests.values()].filter(({ record }) => record.plugin === plugin))
+  );
 }
 
 function found(record: GuestRecord, repairs: string[] = [], warnings: string[] = []): AttachedGuest {
@@ -156,15 +158,26 @@ function isHeldStill(driver: Driver, pid: number, locks: CarriedLock[]): boolean
   return driver.evidence([{ pid, kind: "guest", locks }]).flat().every(({ held }) => held !== false);
 }
 
-/** Whether the kernel shows each lock that the record names. What a paused guest gave up is not lost. */
-function withEvidence(guest: AttachedGuest, driver: Driver | undefined): AttachedGuest {
-  const { record } = guest;
-  const claims = record.carriers.map(({ pid, kind, locks }) => ({ pid, kind, locks }));
-  const evidence = driver?.evidence(claims).flat() ?? [];
+/**
+ * Whether the kernel shows each lock that the records name; one question for all guests. What a paused guest gave up
+ * is not lost, and a guest that has ended meanwhile has lost nothing.
+ */
+function withEvidence(driver: Driver, guests: readonly AttachedGuest[]): AttachedGuest[] {
+  const carriers = guests.flatMap(({ record }) => record.carriers);
+  const evidence = driver.evidence(carriers.map(({ pid, kind, locks }) => ({ pid, kind, locks })));
+  let next = 0;
+  const judged = guests.map((guest) => {
+    const own = evidence.slice(next, next += guest.record.carriers.length).flat();
+    return judge(guest, own);
+  });
+  return judged.filter(({ lost, record }) => lost.length === 0 || lifeOf(record.carriers[0]) !== "dead");
+}
+
+function judge(guest: AttachedGuest, evidence: readonly LockEvidence[]): AttachedGuest {
   const held = new Map(evidence.map((each) => [each.key, each.held]));
-  const givenUp = new Set(record.givenUp.map(({ key }) => key));
+  const givenUp = new Set(guest.record.givenUp.map(({ key }) => key));
   const isLost = (key: string) => !givenUp.has(key) && (held.get(key) ?? false) === false;
-  const lost = record.resources.filter(({ keys }) => keys.some(isLost));
+  const lost = guest.record.resources.filter(({ keys }) => keys.some(isLost));
   const locked = lost.length > 0 ? false : evidence.some((each) => each.held === null) ? null : true;
   return { ...guest, lost, locked };
 }

@@ -56,6 +56,6 @@ const group = `${GUESTS} guests with ${DISKS} disks each`;
 Deno.bench("read /proc/locks", { group, baseline: true, n: 10, warmup: 1 }, () => {
   Deno.readTextFileSync("/proc/locks");
 });
-Deno.bench("lockvisor attach", { group, n: 10, warmup: 1 }, () => {
+Deno.bench("lockvisor attach", { group, n: 5, warmup: 1 }, () => {
   attached();
 });
