@@ -84,6 +84,25 @@ Deno.test("attach restores the records of three guests after the runtime directo
   assert.match(stopped.stdout, /has stopped \(by quit/, "its monitor is known again");
 });
 
+Deno.test("guests that share a hotplugged disk get each their own holder back", async () => {
+  await using world = await World.create();
+  const disk = await world.disk("shared");
+  const guests = [];
+  for (const name of ["vm1", "vm2"]) {
+    guests.push(await world.startRunning(["run", "--name", name, "--", "sleep", "60"]));
+    assert.equal((await world.run(["acquire", name, "--disk", `${disk},access=shared`])).code, 0);
+  }
+  const before = await attach(world);
+  await Deno.remove(world.runtimeDir, { recursive: true });
+  const after = await attach(world);
+  const carriers = (found: Attached[]) => new Map(found.map(({ name, carriers }) => [name, carriers]));
+  assert.deepEqual(carriers(after.guests), carriers(before.guests));
+  assert.equal((await world.run(["release", "vm1", "--disk", disk])).code, 0);
+  const { guests: [shown] } = JSON.parse((await world.run(["status", "--json", "vm2"])).stdout);
+  assert.equal(shown.resources[0].locked, true, "the other guest's lock is not touched");
+  assert.equal((await world.run(["check", "--disk", disk])).code, 1);
+});
+
 Deno.test("attach follows a QEMU guest that forked into the background", async () => {
   await using world = await World.create();
   const [disk, more, pidfile] = [

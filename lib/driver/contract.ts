@@ -143,12 +143,14 @@ export interface LockEvidence {
 }
 
 /** A process with the locks that the kernel shows in its own descriptors. */
-export interface Holding {
-  process: ProcessIdentity;
-  /** `holder`: the tiny process beside a guest; `other`: a guest, or what inherited its descriptors. */
-  kind: "holder" | "other";
-  locks: CarriedLock[];
-}
+export type Holding =
+  & { process: ProcessIdentity; locks: CarriedLock[] }
+  & (
+    /** The tiny process beside a guest; `guestPid` is whom its pidfd is on, undefined when that has ended. */
+    | { kind: "holder"; guestPid: number | undefined }
+    /** A guest, or what inherited its descriptors. */
+    | { kind: "other" }
+  );
 
 /** A guest of this host as its notes beside some keys tell of it. */
 export interface NotedGuest {

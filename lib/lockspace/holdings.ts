@@ -1,6 +1,11 @@
 import type { CarriedLock, Holding } from "../driver/contract.ts";
 import { descriptorFlock, openDescriptors } from "../process/descriptors.ts";
-import { commandName, identifyProcess } from "../process/process_identity.ts";
+import {
+  commandLine,
+  commandName,
+  identifyProcess,
+  type ProcessIdentity,
+} from "../process/process_identity.ts";
 import type { Lockspace } from "./lockspace.ts";
 import { parseSlotName } from "./slot.ts";
 
@@ -20,9 +25,30 @@ export function holdingsIn(lockspace: Lockspace): Holding[] {
     if (locks.length === 0) continue;
     const process = identifyProcess(pid);
     if (process === undefined) continue; // it has ended meanwhile
-    holdings.push({ process, kind: commandName(pid) === HOLDER_COMMAND ? "holder" : "other", locks });
+    holdings.push(
+      commandName(pid) === HOLDER_COMMAND
+        ? { process, locks, kind: "holder", guestPid: watchedPid(process) }
+        : { process, locks, kind: "other" },
+    );
   }
   return holdings;
+}
+
+/**
+ * The process whose end a holder waits for: two guests may share a disk, and each has a holder of its own. The first
+ * argument is the number of the pidfd, and the kernel tells whom that is on; proc_pid_fdinfo(5).
+ */
+function watchedPid({ pid }: ProcessIdentity): number | undefined {
+  const descriptor = Number(commandLine(pid)[1]);
+  if (!Number.isInteger(descriptor)) return undefined;
+  try {
+    const watched = Number(
+      /^Pid:\s+(-?\d+)$/m.exec(Deno.readTextFileSync(`/proc/${pid}/fdinfo/${descriptor}`))?.[1],
+    );
+    return watched > 0 ? watched : undefined;
+  } catch {
+    return undefined; // the holder has ended
+  }
 }
 
 function locksOf(pid: number, lockspace: Lockspace): CarriedLock[] {

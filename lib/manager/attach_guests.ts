@@ -1,6 +1,6 @@
 import type { CarriedLock, Driver, Holding, Known, LockEvidence } from "../driver/contract.ts";
 import { commandLine, lifeOf } from "../process/process_identity.ts";
-import { followFork, recordFromNotes, unrecordedKeys, whereabouts } from "./attach_plan.ts";
+import { followFork, isHolderOf, recordFromNotes, unrecordedKeys, whereabouts } from "./attach_plan.ts";
 import type { GuestRecord, RecordedResource } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
 
@@ -129,9 +129,11 @@ function finishHotplug(
   );
   const recorded = new Set(record.carriers.flatMap(({ locks }) => locks.map(({ key }) => key)));
   const keys = new Set(missing.flatMap((resource) => resource.keys).filter((key) => !recorded.has(key)));
-  const carriers = holdings.flatMap(({ process, kind, locks }) => {
+  const [{ pid }] = record.carriers;
+  const carriers = holdings.flatMap((holding) => {
+    const { process, kind, locks } = holding;
     const wanted = locks.filter(({ key }) => keys.has(key));
-    const isOwn = kind === "holder" || process.pid === record.carriers[0].pid;
+    const isOwn = isHolderOf(pid, holding) || process.pid === pid;
     if (wanted.length === 0 || !isOwn || !isHeldStill(driver, process.pid, wanted)) return [];
     return [{ ...process, kind: kind === "holder" ? "holder" as const : "monitor" as const, locks: wanted }];
   });

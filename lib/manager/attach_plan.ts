@@ -69,7 +69,7 @@ export function recordFromNotes(
   const keys = new Set([...noted.leaseKeys, ...noted.resources.flatMap((resource) => resource.keys)]);
   const only = (locks: readonly CarriedLock[]) => locks.filter(({ key }) => keys.has(key));
   const own = holdings.find(({ process: { pid } }) => pid === process.pid);
-  const holders = holdings.filter(({ kind, locks }) => kind === "holder" && only(locks).length > 0);
+  const holders = holdings.filter((each) => isHolderOf(process.pid, each) && only(each.locks).length > 0);
   const carriers: Carrier[] = holders.map((holder) => ({
     ...holder.process,
     kind: "holder",
@@ -90,6 +90,11 @@ export function recordFromNotes(
     givenUp: [],
     command,
   };
+}
+
+/** Whether a process is a holder beside a guest's process, and not beside another guest that shares a disk with it. */
+export function isHolderOf(guestPid: number, holding: Holding): boolean {
+  return holding.kind === "holder" && holding.guestPid === guestPid;
 }
 
 /** Keys that the kernel shows as held and that no record speaks of. */
