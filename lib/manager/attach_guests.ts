@@ -1,6 +1,13 @@
-import type { CarriedLock, Driver, Holding, Known, LockEvidence } from "../driver/contract.ts";
-import { commandLine, lifeOf } from "../process/process_identity.ts";
-import { followFork, isHolderOf, recordFromNotes, unrecordedKeys, whereabouts } from "./attach_plan.ts";
+import type { CarriedLock, Driver, Holding, Known, LockEvidence, NotedGuest } from "../driver/contract.ts";
+import { commandLine, type Life, lifeOf } from "../process/process_identity.ts";
+import {
+  followFork,
+  isHolderOf,
+  recordFromNotes,
+  unrecordedKeys,
+  type Whereabouts,
+  whereabouts,
+} from "./attach_plan.ts";
 import type { GuestRecord, RecordedResource } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
 
@@ -39,7 +46,7 @@ export async function attachGuests(context: AttachContext): Promise<AttachedGues
       if (entry.kind === "damaged" || entry.record.plugin !== plugin) continue;
       const guest = await store.withGuest(
         entry.record.uuid,
-        () => Promise.resolve(attachRecorded(store, entry.record.uuid, holdings)),
+        () => Promise.resolve(attachRecorded(store, entry.record.uuid, { driver, holdings })),
       );
       if (guest !== undefined) guests.set(guest.record.uuid, guest);
     }
@@ -50,8 +57,8 @@ export async function attachGuests(context: AttachContext): Promise<AttachedGues
       const guest = await store.withGuest(uuid, () =>
         Promise.resolve(
           known === undefined
-            ? restoreRecord(context, plugin, { noted, holdings })
-            : finishHotplug(store, driver, { known, noted, holdings }),
+            ? restoreRecord(context, plugin, { driver, noted, holdings })
+            : finishHotplug(store, { driver, known, noted, holdings }),
         ));
       if (guest !== undefined) guests.set(uuid, guest);
     }
@@ -68,16 +75,20 @@ function found(record: GuestRecord, repairs: string[] = [], warnings: string[] =
 function attachRecorded(
   store: GuestStore,
   uuid: string,
-  holdings: readonly Holding[],
+  { driver, holdings }: HostLocks,
 ): AttachedGuest | undefined {
   const entry = store.read(uuid); // again: another lockvisor may have worked on it until now
   if (entry?.kind !== "record") return undefined;
   const { record } = entry;
-  const where = whereabouts(lifeOf(record.carriers[0]), record.leaseKeys, holdings);
+  const where = find(lifeOf(record.carriers[0]), record.leaseKeys, { driver, holdings });
   switch (where.kind) {
     case "gone":
       store.remove(record);
       return undefined;
+    case "hidden":
+      return found(record, [], [
+        `its process ${record.carriers[0].pid} has ended, and who has its locks now cannot be seen from here`,
+      ]);
     case "unseen":
       return found(record, [], [`its process ${record.carriers[0].pid} is in another pid namespace`]);
     case "forked": {
@@ -92,19 +103,28 @@ function attachRecorded(
   }
 }
 
-interface Unrecorded {
-  noted: ReturnType<Driver["notedGuests"]>[number];
+/** A driver, and what the kernel showed of its locks at the beginning. */
+interface HostLocks {
+  driver: Driver;
   holdings: readonly Holding[];
+}
+
+function find(life: Life, leaseKeys: readonly string[], { driver, holdings }: HostLocks): Whereabouts {
+  return whereabouts(life, leaseKeys, { holdings, leaseHeld: () => driver.isHeld(leaseKeys), lifeOf });
+}
+
+interface Unrecorded extends HostLocks {
+  noted: NotedGuest;
 }
 
 function restoreRecord(
   { store, hostId }: AttachContext,
   plugin: string,
-  { noted, holdings }: Unrecorded,
+  { driver, noted, holdings }: Unrecorded,
 ): AttachedGuest | undefined {
   if (store.read(noted.guest.uuid)?.kind === "record") return undefined; // it has started meanwhile
-  const where = whereabouts(lifeOf(noted.process), noted.leaseKeys, holdings);
-  if (where.kind === "gone" || where.kind === "unseen") return undefined;
+  const where = find(lifeOf(noted.process), noted.leaseKeys, { driver, holdings });
+  if (where.kind !== "same" && where.kind !== "forked") return undefined;
   const process = where.kind === "forked" ? where.heir.process : noted.process;
   const command = commandLine(process.pid);
   const record = recordFromNotes(noted, process, { holdings, hostId, plugin, command });
@@ -118,8 +138,7 @@ function restoreRecord(
 /** A hotplug that was cut off between its locks and its record: the locks stay, and the record learns of them. */
 function finishHotplug(
   store: GuestStore,
-  driver: Driver,
-  { known, noted, holdings }: Unrecorded & { known: AttachedGuest },
+  { driver, known, noted, holdings }: Unrecorded & { known: AttachedGuest },
 ): AttachedGuest | undefined {
   const entry = store.read(noted.guest.uuid);
   if (entry?.kind !== "record") return known;

@@ -1,34 +1,43 @@
-import type { CarriedLock, Carrier, Holding, NotedGuest } from "../driver/contract.ts";
+import type { CarriedLock, Carrier, Holding, Known, NotedGuest } from "../driver/contract.ts";
 import type { Life, ProcessIdentity } from "../process/process_identity.ts";
 import type { GuestRecord } from "./guest_record.ts";
+import { verdictOnRecord } from "./guest_view.ts";
 
 /** Where a guest lives: in the process that its record names, in one that inherited its descriptors, or nowhere. */
 export type Whereabouts =
   | { kind: "same" }
   | { kind: "forked"; heir: Holding }
   | { kind: "gone" }
+  /** Its process has ended, and somebody who cannot be seen from here has its lease, or it cannot be known. */
+  | { kind: "hidden" }
   /** Another pid namespace: it cannot be known from here. */
   | { kind: "unseen" };
 
 /**
  * Where a guest is, by the kernel's word. A guest that forked into the background (`-daemonize`) has ended as a
  * process, and the lease on itself lives on in its child; of several the oldest is meant.
+ * @param view.leaseHeld asked after the process was found dead: the holdings may be older than a fork
  */
 export function whereabouts(
   life: Life,
   leaseKeys: readonly string[],
-  holdings: readonly Holding[],
+  { holdings, leaseHeld, lifeOf }: {
+    holdings: readonly Holding[];
+    leaseHeld: () => Known;
+    lifeOf: (process: ProcessIdentity) => Life;
+  },
 ): Whereabouts {
   if (life === "alive") return { kind: "same" };
   if (life === "unknown") return { kind: "unseen" };
-  const heirs = holdings.filter(({ kind, locks }) =>
-    kind === "other" && locks.some(({ key }) => leaseKeys.includes(key))
+  const heirs = holdings.filter(({ process, kind, locks }) =>
+    kind === "other" && locks.some(({ key }) => leaseKeys.includes(key)) && lifeOf(process) === "alive"
   );
   const heir = heirs.reduce<Holding | undefined>(
     (oldest, each) => oldest === undefined || isOlder(each.process, oldest.process) ? each : oldest,
     undefined,
   );
-  return heir === undefined ? { kind: "gone" } : { kind: "forked", heir };
+  if (heir !== undefined) return { kind: "forked", heir };
+  return verdictOnRecord(life, leaseHeld()) === "drop" ? { kind: "gone" } : { kind: "hidden" };
 }
 
 function isOlder(one: ProcessIdentity, other: ProcessIdentity): boolean {
