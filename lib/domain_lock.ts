@@ -3,11 +3,12 @@ import { LockvisorError } from "./errors.ts";
 import { adoptableProcess, adoptedBefore, adoptGuest } from "./manager/adopt_guest.ts";
 import type { ResolvedResource } from "./identity/resource.ts";
 import { type AttachContext, type AttachedGuest, attachGuests } from "./manager/attach_guests.ts";
-import type { GuestRecord, GuestState, RecordedResource } from "./manager/guest_record.ts";
+import type { GuestRecord, RecordedResource } from "./manager/guest_record.ts";
 import type { GuestStore } from "./manager/guest_store.ts";
 import { type HotplugStep, keysToGiveUp, planAttach, planDetach } from "./manager/hotplug_plan.ts";
+import { claimsOf, unlockedResources } from "./manager/lost_locks.ts";
 import { holderText, lockedError } from "./manager/refusal.ts";
-import { sendSignal, waitForEnd } from "./process/ending.ts";
+import { type LostLockFate, type LostLockMeans, settleLostLocks } from "./manager/settle_lost_locks.ts";
 import { lifeOf } from "./process/process_identity.ts";
 
 /** What the sequences below work with. */
@@ -136,49 +137,27 @@ export async function detachResources(
   });
 }
 
-/** What is done to a guest that runs without a lock it should have. */
-export type LostLockAction = "leave" | "pause" | "kill";
-
 /**
  * After a restart, or when records are in doubt: finds every guest of this host again, mends what can be mended, and
  * deals with the guests whose locks are lost. `lock-lost` is noted in their records, and taken back when all is well.
  * @param choose which of the guests are meant; what it throws leaves their processes alone
- * @param stopProcessors pauses a guest, by its monitor or by a signal
  */
 export async function attachHost(
   context: AttachContext,
   choose: (guests: AttachedGuest[]) => AttachedGuest[],
-  { action, stopProcessors }: {
-    action: LostLockAction;
-    stopProcessors: (record: GuestRecord) => Promise<void>;
-  },
-): Promise<AttachedGuest[]> {
-  const guests = choose(await attachGuests(context));
-  const result: AttachedGuest[] = [];
-  for (const guest of guests) {
-    const { record, lost } = guest;
-    const state = stateAfterAttach(record.state, lost.length > 0 ? "lost" : "held");
-    const noted = state === record.state
-      ? record
-      : context.store.update(record, (current) => ({ ...current, state }));
-    if (lost.length > 0 && action === "pause") await stopProcessors(noted);
-    if (lost.length > 0 && action === "kill") {
-      sendSignal(noted.carriers[0], "SIGKILL");
-      await waitForEnd(noted.carriers[0], { timeoutMs: KILL_MS });
-      context.store.remove(noted);
-    }
-    result.push({ ...guest, record: noted });
+  means: Pick<LostLockMeans, "action" | "stopProcessors">,
+): Promise<(AttachedGuest & { fate: LostLockFate })[]> {
+  const { store, drivers } = context;
+  const result: (AttachedGuest & { fate: LostLockFate })[] = [];
+  for (const guest of choose(await attachGuests(context))) {
+    const driver = drivers.get(guest.record.plugin);
+    const isWell = guest.lost.length === 0 && guest.record.state !== "lock-lost";
+    const settled = isWell || driver === undefined
+      ? { ...guest, fate: "left" as const }
+      : await settleLostLocks(guest, { ...means, store, driver });
+    if (settled !== undefined) result.push(settled);
   }
   return result;
-}
-
-/** How long a killed guest may take to end, in milliseconds. */
-const KILL_MS = 10_000;
-
-/** A guest's state by what the kernel shows of its locks. */
-function stateAfterAttach(state: GuestState, locks: "held" | "lost"): GuestState {
-  if (locks === "lost") return "lock-lost";
-  return state === "lock-lost" || state === "starting" ? "running" : state;
 }
 
 /** What a paused guest does with its locks: virtual machines keep them unless somebody asks for the disks. */
@@ -241,11 +220,7 @@ export async function resumeGuest(
  * @throws {LockvisorError} `data`, naming the resource
  */
 function refuseLostLocks(driver: Driver, record: GuestRecord, resources: readonly RecordedResource[]): void {
-  const claims = record.carriers.map(({ pid, kind, locks }) => ({ pid, kind, locks }));
-  const lost = new Set(
-    driver.evidence(claims).flat().filter(({ held }) => held === false).map(({ key }) => key),
-  );
-  const unlocked = resources.find(({ keys }) => keys.some((key) => lost.has(key)));
+  const [unlocked] = unlockedResources(resources, driver.evidence(claimsOf(record)).flat());
   if (unlocked === undefined) return;
   const { type, name } = unlocked;
   const why = record.givenUp.length > 0

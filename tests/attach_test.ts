@@ -175,7 +175,7 @@ Deno.test("a lost lock is told by 75, and --on-lost pauses or kills the guest", 
   assert.equal(left.code, 75);
   assert.match(
     left.stderr,
-    new RegExp(`guest "vm1" \\(pid ${guest.pid}\\) has lost its locks on disk ${b}; it was left`),
+    new RegExp(`guest "vm1" \\(pid ${guest.pid}\\) has lost its locks on disk ${b}; it runs on`),
   );
   assert.deepEqual(left.guests[0]!.lost.map(({ name }) => name), [b]);
   assert.match((await world.run(["status"])).stdout, / lock-lost /);
@@ -197,6 +197,53 @@ Deno.test("a lost lock is told by 75, and --on-lost pauses or kills the guest", 
   assert.equal(killed.code, 0, killed.stderr);
   assert.deepEqual(await status(world), []);
   assert.deepEqual(await lockedFiles(world), []);
+});
+
+Deno.test("what a holder held for a guest that forked away is lost, and not called locked", async () => {
+  await using world = await World.create();
+  const [a, b, gate] = [await world.disk("a"), await world.disk("b"), `${world.directory}/gate`];
+  assert.equal((await world.execute("mkfifo", [gate])).code, 0);
+  const forking = ["sh", "-c", `sleep 60 & echo $! > ${world.directory}/heir; read x < ${gate}`];
+  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", a, "--", ...forking]);
+  assert.equal((await world.run(["acquire", "vm1", "--disk", b])).code, 0);
+  await Deno.writeTextFile(gate, "go\n");
+  await until("it has forked away", async () => (await world.run(["check", "--disk", b])).code === 0);
+  const heir = Number(await Deno.readTextFile(`${world.directory}/heir`));
+  try {
+    const { code, guests } = await attach(world);
+    assert.deepEqual([code, guests[0]!.pid, guests[0]!.lost.map(({ name }) => name)], [75, heir, [b]]);
+    const acquired = await world.run(["acquire", "vm1", "--disk", b]);
+    assert.equal(acquired.code, 65, acquired.stdout);
+    assert.match(acquired.stderr, /is not locked any more/);
+    assert.equal((await world.run(["resume", "vm1"])).code, 65);
+  } finally {
+    Deno.kill(heir, "SIGKILL");
+  }
+});
+
+Deno.test("an adopted guest whose holder is killed has lost the lease on itself too", async () => {
+  await using world = await World.create();
+  const plain = new Deno.Command("sleep", { args: ["60"], stdout: "null", stderr: "null" }).spawn();
+  try {
+    assert.equal((await world.run(["adopt", "--pid", `${plain.pid}`, "--name", "vm1"])).code, 0);
+    const { guests: [found] } = await attach(world);
+    Deno.kill(found!.carriers.find(({ kind }) => kind === "holder")!.pid, "SIGKILL");
+    await until("the lease is lost", async () => (await attach(world)).code === 75);
+    const { guests } = await attach(world);
+    assert.match(guests[0]!.lost[0]!.name, /^guest:/);
+  } finally {
+    plain.kill("SIGKILL");
+    await plain.status;
+  }
+});
+
+Deno.test("a guest without locks has lost none", async () => {
+  await using world = await World.create();
+  const disk = await world.disk("a");
+  await world.startRunning(["run", "--plugin", "nop", "--name", "vm1", "--disk", disk, "--", "sleep", "60"]);
+  const { code, stdout } = await world.run(["attach"]);
+  assert.equal(code, 0);
+  assert.match(stdout, /: it takes no locks\n$/);
 });
 
 Deno.test("attach knows guests that are gone, and refuses names that are unknown", async () => {

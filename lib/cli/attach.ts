@@ -1,9 +1,10 @@
-import { attachHost, type LostLockAction } from "../domain_lock.ts";
+import { attachHost } from "../domain_lock.ts";
 import { exitStatusOf, LockvisorError, printable } from "../errors.ts";
 import type { AttachedGuest } from "../manager/attach_guests.ts";
 import { hasMonitor, withMonitor } from "../manager/guest_monitor.ts";
 import type { GuestRecord } from "../manager/guest_record.ts";
 import { driverNames } from "../manager/registry.ts";
+import type { LostLockAction } from "../manager/settle_lost_locks.ts";
 import { sendSignal } from "../process/ending.ts";
 import type { CliContext } from "./context.ts";
 import type { Invocation } from "./parse.ts";
@@ -28,16 +29,16 @@ export async function attach(
     for (const warning of warnings) context.note(`warning: guest "${record.name}": ${printable(warning)}`);
   }
   const unlocked = guests.filter(({ lost }) => lost.length > 0);
-  for (const { record, lost } of unlocked) {
+  for (const { record, lost, fate } of unlocked) {
     const resources = lost.map(({ type, name }) => `${type} ${name}`).join(", ");
-    const fate = { leave: "it was left as it is", pause: "it was paused", kill: "it was killed" }[action];
+    const done = { left: "it runs on as it is", paused: "it was paused", killed: "it was killed" }[fate];
     context.note(
       printable(
-        `guest "${record.name}" (pid ${record.carriers[0].pid}) has lost its locks on ${resources}; ${fate}`,
+        `guest "${record.name}" (pid ${record.carriers[0].pid}) has lost its locks on ${resources}; ${done}`,
       ),
     );
   }
-  return unlocked.length > 0 && action !== "kill" ? exitStatusOf("locked") : 0;
+  return unlocked.some(({ fate }) => fate !== "killed") ? exitStatusOf("locked") : 0;
 }
 
 /** The guests of these names or UUIDs; all, when there is none. @throws {LockvisorError} `data` for an unknown one */
@@ -62,7 +63,9 @@ async function stopProcessors(record: GuestRecord): Promise<void> {
 }
 
 function attachedText({ record, repairs, lost, locked }: AttachedGuest): string {
-  const locks = locked === null ? "its locks are not shown here" : locked ? "locked" : `${lost.length} lost`;
+  const locks = lost.length > 0
+    ? `${lost.length} lost`
+    : { true: "locked", false: "it takes no locks", null: "its locks are not shown here" }[`${locked}`];
   const line = `guest "${record.name}" (uuid ${record.uuid}) is process ${record.carriers[0].pid}: ${locks}`;
   return [line, ...repairs.map((repair) => `  ${repair}`)].map((text) => printable(text) + "\n").join("");
 }

@@ -10,6 +10,7 @@ import {
 } from "./attach_plan.ts";
 import type { GuestRecord, RecordedResource } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
+import { claimsOf, lostResources } from "./lost_locks.ts";
 
 /** A guest as attaching found it. */
 export interface AttachedGuest {
@@ -184,21 +185,18 @@ function isHeldStill(driver: Driver, pid: number, locks: CarriedLock[]): boolean
  * is not lost, and a guest that has ended meanwhile has lost nothing.
  */
 function withEvidence(driver: Driver, guests: readonly AttachedGuest[]): AttachedGuest[] {
-  const carriers = guests.flatMap(({ record }) => record.carriers);
-  const evidence = driver.evidence(carriers.map(({ pid, kind, locks }) => ({ pid, kind, locks })));
+  const evidence = driver.evidence(guests.flatMap(({ record }) => claimsOf(record)));
   let next = 0;
   const judged = guests.map((guest) => {
     const own = evidence.slice(next, next += guest.record.carriers.length).flat();
-    return judge(guest, own);
+    const lost = lostResources(guest.record, own);
+    return { ...guest, lost, locked: lockedOf(lost, own) };
   });
   return judged.filter(({ lost, record }) => lost.length === 0 || lifeOf(record.carriers[0]) !== "dead");
 }
 
-function judge(guest: AttachedGuest, evidence: readonly LockEvidence[]): AttachedGuest {
-  const held = new Map(evidence.map((each) => [each.key, each.held]));
-  const givenUp = new Set(guest.record.givenUp.map(({ key }) => key));
-  const isLost = (key: string) => !givenUp.has(key) && (held.get(key) ?? false) === false;
-  const lost = guest.record.resources.filter(({ keys }) => keys.some(isLost));
-  const locked = lost.length > 0 ? false : evidence.some((each) => each.held === null) ? null : true;
-  return { ...guest, lost, locked };
+/** A guest of a driver without locks is not locked, and has lost nothing. */
+function lockedOf(lost: readonly RecordedResource[], evidence: readonly LockEvidence[]): Known {
+  if (lost.length > 0 || evidence.length === 0) return false;
+  return evidence.some(({ held }) => held === null) ? null : true;
 }
