@@ -175,7 +175,7 @@ Deno.test("a lost lock is told by 75, and --on-lost pauses or kills the guest", 
   assert.equal(left.code, 75);
   assert.match(
     left.stderr,
-    new RegExp(`guest "vm1" \\(pid ${guest.pid}\\) has lost its locks on disk ${b}; it runs on`),
+    new RegExp(`guest "vm1" \\(pid ${guest.pid}\\) has lost its locks on disk ${b}; it was left`),
   );
   assert.deepEqual(left.guests[0]!.lost.map(({ name }) => name), [b]);
   assert.match((await world.run(["status"])).stdout, / lock-lost /);

@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
-import { judgeBreak, type NotedHolder } from "../lib/lockspace/break_plan.ts";
-import type { SlotEvidence } from "../lib/lockspace/slot_evidence.ts";
+import { judgeBreak, type KeyFacts, type NotedHolder } from "../lib/lockspace/break_plan.ts";
 import { lockFiles } from "./support/kernel.ts";
 import { assertRefused } from "./support/refused.ts";
 import { BINARY, World } from "./support/world.ts";
@@ -11,10 +10,10 @@ function holder(hostId: string, life: NotedHolder["life"]): NotedHolder {
 }
 
 Deno.test("what may be broken", () => {
-  const unseen: SlotEvidence = { state: "exclusive", pids: [] };
-  const shown: SlotEvidence = { state: "exclusive", pids: [4711] };
-  const cases: [SlotEvidence, NotedHolder[], string[], string][] = [
-    [{ state: "free" }, [holder("hv2", "unknown")], ["hv2"], "free"],
+  const unseen: KeyFacts = { state: "exclusive", pids: [], holders: [], damaged: [] };
+  const shown: KeyFacts = { ...unseen, pids: [4711] };
+  const cases: [KeyFacts, NotedHolder[], string[], string][] = [
+    [{ ...unseen, state: "free" }, [holder("hv2", "unknown")], ["hv2"], "free"],
     [shown, [], [], "held-here"],
     [shown, [holder("hv2", "unknown")], ["hv2"], "held-here"],
     [unseen, [holder("hv1", "alive")], ["hv1"], "held-here"],
@@ -26,17 +25,19 @@ Deno.test("what may be broken", () => {
     [unseen, [holder("hv2", "unknown"), holder("hv3", "unknown")], ["hv2"], "host-not-fenced"],
     [unseen, [holder("hv2", "unknown"), holder("hv1", "alive")], ["hv2"], "held-here"],
     [unseen, [holder("hv2", "unknown")], ["hv2"], "breakable"],
+    [{ ...unseen, damaged: ["note"] }, [holder("hv2", "unknown")], ["hv2"], "unreadable"],
+    [{ ...shown, damaged: ["note"] }, [], [], "held-here"],
     [unseen, [holder("hv2", "unknown")], ["name-hv2"], "breakable"],
     [
-      { state: "shared", pids: [] },
+      { ...unseen, state: "shared" },
       [holder("hv2", "unknown"), holder("hv3", "unknown")],
       ["hv2", "hv3"],
       "breakable",
     ],
   ];
-  for (const [evidence, holders, fenced, kind] of cases) {
+  for (const [facts, holders, fenced, kind] of cases) {
     assert.equal(
-      judgeBreak(evidence, holders, { hostId: "hv1", fenced }).kind,
+      judgeBreak({ ...facts, holders }, { hostId: "hv1", fenced }).kind,
       kind,
       JSON.stringify(holders),
     );
@@ -84,6 +85,20 @@ Deno.test("the lock of a fenced host is broken with an audit line; that of a hos
   const generation = async (): Promise<number> =>
     JSON.parse((await here.run(["inspect", "--json", disk], { env: storage })).stdout).generation;
   const counted = await generation();
+  const [key] = JSON.parse((await here.run(["inspect", "--json", disk], { env: storage })).stdout)
+    .resource.identities.map((each: { key: string }) => each.key);
+  const state = `${there.lockspace}/${key}.d/state.json`;
+  const intact = await Deno.readTextFile(state);
+  await Deno.writeTextFile(state, "{");
+  const damaged = await elsewhere("break", disk, "--reason", "test", "--host-is-fenced", "hv-dead");
+  assert.equal(damaged.code, 65, damaged.stderr);
+  assert.ok(
+    before.includes(Deno.lstatSync(`${there.lockspace}/${key}.a`).ino),
+    "its lock files are as they were",
+  );
+  await Deno.writeTextFile(state, intact);
+  const dead = await elsewhere("inspect", "--json", disk);
+  assert.equal(JSON.parse(dead.stdout).locked, true);
   const broken = await elsewhere(
     "break",
     "vm1",

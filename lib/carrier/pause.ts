@@ -1,9 +1,6 @@
 import type { LockMode } from "../access.ts";
 import type { Carrier, GivenUpKey } from "../driver/contract.ts";
-import { LockvisorError } from "../errors.ts";
-import { JsonFields } from "../files/json_shape.ts";
-import { readRecordFile } from "../files/record_file.ts";
-import { keyDirectory, type KeyState } from "../lockspace/key_state.ts";
+import { keyState } from "../lockspace/key_state.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
 import { type Slot, slotPath, SLOTS } from "../lockspace/slot.ts";
 import { descriptorFlock, descriptorTarget, openDescriptors } from "../process/descriptors.ts";
@@ -71,18 +68,6 @@ function modeHeld({ carrier, file }: CarriedSlot): LockMode {
   const flocks = view.kind !== "seen" ? [] : [...view.targets].filter(([, target]) => target === file.path)
     .map(([descriptor]) => descriptorFlock(carrier.pid, descriptor));
   return flocks.find((flock) => flock !== undefined)?.mode ?? "exclusive";
-}
-
-/** What stands in a key's state.json, whatever identity it is of. @throws {LockvisorError} `data` when damaged */
-export function keyState(lockspace: Lockspace, key: string): KeyState | undefined {
-  const path = `${keyDirectory(lockspace, key)}/state.json`;
-  const file = readRecordFile(path);
-  if (file.kind === "absent") return undefined;
-  if (file.kind === "damaged") {
-    throw new LockvisorError("data", `generation file ${path} cannot be trusted: ${file.reason}`);
-  }
-  const fields = new JsonFields(file.value);
-  return { identity: fields.text("identity"), generation: fields.count("generation") };
 }
 
 /** What asking for given-up keys gave: all are held again, or none and the first that could not be. */

@@ -3,11 +3,11 @@ import { LockvisorError } from "../errors.ts";
 import { countGrants, type Grantee, noteOf } from "../lockspace/grant.ts";
 import { readNotes, writeNotes } from "../lockspace/holder_note.ts";
 import { blockersOf, holderOfNote, holdersOfKey } from "../lockspace/key_holders.ts";
+import { keyState } from "../lockspace/key_state.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
 import { observeKey } from "../lockspace/slot_evidence.ts";
 import { kernelFlocks } from "../process/descriptors.ts";
-import { keyState, retakeKeys } from "./pause.ts";
-import { giveUpKeys } from "./pause.ts";
+import { giveUpKeys, retakeKeys } from "./pause.ts";
 
 /** Who takes back, for the notes. */
 export type ReturningGuest = Omit<Grantee, "resources"> & { running: RunningGuest };

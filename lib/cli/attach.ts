@@ -31,7 +31,7 @@ export async function attach(
   const unlocked = guests.filter(({ lost }) => lost.length > 0);
   for (const { record, lost, fate } of unlocked) {
     const resources = lost.map(({ type, name }) => `${type} ${name}`).join(", ");
-    const done = { left: "it runs on as it is", paused: "it was paused", killed: "it was killed" }[fate];
+    const done = { left: "it was left as it is", paused: "it was paused", killed: "it was killed" }[fate];
     context.note(
       printable(
         `guest "${record.name}" (pid ${record.carriers[0].pid}) has lost its locks on ${resources}; ${done}`,

@@ -2,8 +2,9 @@ import { LockvisorError, printable } from "../errors.ts";
 import { lstatIfPresent } from "../files/record_file.ts";
 import { parseResource } from "../identity/specification.ts";
 import { appendAudit, type AuditEntry } from "../lockspace/audit_log.ts";
-import { breakKey, keyForBreak, keysNotedFor } from "../lockspace/break_key.ts";
+import { breakKey, keyFacts, keysNotedFor } from "../lockspace/break_key.ts";
 import { type BreakVerdict, judgeBreak, type NotedHolder } from "../lockspace/break_plan.ts";
+import { holdingsIn } from "../lockspace/holdings.ts";
 import { type Lockspace, openLockspace } from "../lockspace/lockspace.ts";
 import { commandName } from "../process/process_identity.ts";
 import type { CliContext } from "./context.ts";
@@ -26,12 +27,16 @@ export async function run(
   const { settings } = session;
   const lockspace = openLockspace(settings.lockspace, context.effectiveUid, settings.storage);
   const keys = keysOfTarget(session, lockspace, target!);
-  const breakable = keys.flatMap((key): Breakable[] => {
-    const { evidence, holders } = keyForBreak(lockspace, key, settings.hostId);
-    const verdict = judgeBreak(evidence, holders, { hostId: settings.hostId, fenced });
-    refuse(target!, verdict);
-    return verdict.kind === "breakable" ? [{ key, holders: verdict.holders }] : [];
-  });
+  const judge = () => {
+    const holdings = holdingsIn(lockspace);
+    return keys.flatMap((key): Breakable[] => {
+      const facts = keyFacts(lockspace, key, { hostId: settings.hostId, holdings });
+      const verdict = judgeBreak(facts, { hostId: settings.hostId, fenced });
+      refuse(target!, verdict);
+      return verdict.kind === "breakable" ? [{ key, holders: verdict.holders }] : [];
+    });
+  };
+  const breakable = judge();
   if (breakable.length > 0) {
     const entry = auditEntry(context, {
       target: target!,
@@ -41,8 +46,9 @@ export async function run(
       hostId: settings.hostId,
     });
     appendAudit(lockspace, entry); // before the locks: what is done is never unwritten
+    // Judged again: writing took a while, and a lock that is held by somebody else by now must not be broken.
+    for (const { key, holders } of judge()) breakKey(lockspace, key, holders);
     await tellJournal(entry, context);
-    for (const { key, holders } of breakable) breakKey(lockspace, key, holders);
   }
   const broken = breakable.map(({ key }) => key);
   context.out(
@@ -102,6 +108,13 @@ function refuse(target: string, verdict: BreakVerdict): void {
         { details: { holders: verdict.holders } },
       );
     }
+    case "unreadable":
+      throw new LockvisorError(
+        "data",
+        `${target} is held from elsewhere, and who holds it cannot be read from ${
+          verdict.files.join(", ")
+        }; find out whose note that is, remove it, try again`,
+      );
     case "nameless":
       throw new LockvisorError(
         "locked",

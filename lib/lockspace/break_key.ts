@@ -1,28 +1,38 @@
+import type { Holding } from "../driver/contract.ts";
 import { fileError, LockvisorError } from "../errors.ts";
 import { removeIfPresent } from "../files/atomic_write.ts";
-import { readRecordFile } from "../files/record_file.ts";
-import { JsonFields } from "../files/json_shape.ts";
 import { kernelFlocks } from "../process/descriptors.ts";
-import type { NotedHolder } from "./break_plan.ts";
+import type { KeyFacts, NotedHolder } from "./break_plan.ts";
 import { lifeOfHolder, notePath, readNotes } from "./holder_note.ts";
-import { keyDirectory, writeKeyState } from "./key_state.ts";
+import { keyState, writeKeyState } from "./key_state.ts";
 import type { Lockspace } from "./lockspace.ts";
 import { slotPath, SLOTS, tryFlock } from "./slot.ts";
-import { observeKey, type SlotEvidence } from "./slot_evidence.ts";
+import { observeKey } from "./slot_evidence.ts";
 
-/** What is known of a key that is to be broken. */
-export function keyForBreak(
+/**
+ * What the kernel and the notes tell of a key.
+ * @param holdings what processes of this host hold
+ * @throws {LockvisorError} `data` when the key's generation cannot be read
+ */
+export function keyFacts(
   lockspace: Lockspace,
   key: string,
-  hostId: string,
-): { evidence: SlotEvidence; holders: NotedHolder[] } {
+  { hostId, holdings }: { hostId: string; holdings: readonly Holding[] },
+): KeyFacts {
   const evidence = observeKey(lockspace, key, kernelFlocks());
-  const holders = readNotes(lockspace, key).flatMap((file) => {
+  if (evidence.state === "free") return { state: "free", pids: [], holders: [], damaged: [] };
+  keyState(lockspace, key); // a damaged one is refused before anything is written
+  const files = readNotes(lockspace, key);
+  const holders = files.flatMap((file) => {
     if (file.kind === "damaged") return [];
     const { guest, host, process, since } = file.note;
     return [{ guest, host, pid: process.pid, since, life: lifeOfHolder(file.note, hostId) }];
   });
-  return { evidence, holders };
+  const own = holdings.filter(({ locks }) => locks.some((lock) => lock.key === key));
+  // The kernel's table names whoever called flock(2), dead or alive; the descriptors tell who has the lock now.
+  const pids = own.length > 0 ? own.map(({ process }) => process.pid) : evidence.pids;
+  const damaged = files.flatMap((file) => file.kind === "damaged" ? [file.file] : []);
+  return { state: evidence.state, pids, holders, damaged };
 }
 
 /** The keys beside which a guest, by name or UUID, has left notes, from whatever host. */
@@ -45,10 +55,14 @@ export function keysNotedFor(lockspace: Lockspace, nameOrUuid: string): string[]
  * any more. Until all is done the new files are locked, so that no start sees a half-broken key.
  */
 export function breakKey(lockspace: Lockspace, key: string, holders: readonly NotedHolder[]): void {
+  const state = keyState(lockspace, key);
   const made: Deno.FsFile[] = [];
   try {
     for (const slot of SLOTS) made.push(replaceFile(lockspace, slotPath(lockspace, key, slot)));
-    countOn(lockspace, key);
+    // A key that was never held exclusively has no generation to count.
+    if (state !== undefined) {
+      writeKeyState(lockspace, key, { ...state, generation: state.generation + 1 }, "later");
+    }
     for (const { host, guest } of holders) removeIfPresent(notePath(lockspace, key, host.id, guest.uuid));
   } finally {
     for (const file of made.reverse()) file.close();
@@ -70,17 +84,4 @@ function replaceFile(lockspace: Lockspace, path: string): Deno.FsFile {
     removeIfPresent(temporary);
     throw error instanceof LockvisorError ? error : fileError(`replace the lock file ${path}`, error);
   }
-}
-
-/** A key that was never held exclusively has no generation to count. */
-function countOn(lockspace: Lockspace, key: string): void {
-  const path = `${keyDirectory(lockspace, key)}/state.json`;
-  const content = readRecordFile(path);
-  if (content.kind === "absent") return;
-  if (content.kind === "damaged") {
-    throw new LockvisorError("data", `generation file ${path} cannot be trusted: ${content.reason}`);
-  }
-  const fields = new JsonFields(content.value);
-  const state = { identity: fields.text("identity"), generation: fields.count("generation") + 1 };
-  writeKeyState(lockspace, key, state, "later");
 }

@@ -18,24 +18,34 @@ export type BreakVerdict =
   | { kind: "held-here"; pids: number[]; holders: NotedHolder[] }
   /** Holders on hosts that nobody has declared fenced. */
   | { kind: "host-not-fenced"; holders: NotedHolder[] }
+  /** A note that cannot be read may be of a holder on a host that lives. */
+  | { kind: "unreadable"; files: string[] }
   /** Held from elsewhere by somebody who left no note: nobody can say which host to fence. */
   | { kind: "nameless" }
   | { kind: "breakable"; holders: NotedHolder[] };
+
+/** All that is known of a key that is to be broken. */
+export interface KeyFacts {
+  state: SlotEvidence["state"];
+  /** Processes of this host that have its lock, or where the kernel does not show locks, its lock files open. */
+  pids: readonly number[];
+  holders: readonly NotedHolder[];
+  /** Notes that do not parse. */
+  damaged: readonly string[];
+}
 
 /**
  * Judges whether a key may be broken. A lock that this host's kernel shows is never broken, dead or alive: it is
  * really held here. One held from elsewhere may be, when every host that may have it is fenced.
  */
 export function judgeBreak(
-  evidence: SlotEvidence,
-  holders: readonly NotedHolder[],
+  { state, pids, holders, damaged }: KeyFacts,
   { hostId, fenced }: { hostId: string; fenced: readonly string[] },
 ): BreakVerdict {
-  if (evidence.state === "free") return { kind: "free" };
+  if (state === "free") return { kind: "free" };
   const here = holders.filter(({ host, life }) => host.id === hostId && life !== "dead");
-  if (evidence.pids.length > 0 || here.length > 0) {
-    return { kind: "held-here", pids: evidence.pids, holders: here };
-  }
+  if (pids.length > 0 || here.length > 0) return { kind: "held-here", pids: [...pids], holders: here };
+  if (damaged.length > 0) return { kind: "unreadable", files: [...damaged] };
   const elsewhere = holders.filter(({ host }) => host.id !== hostId);
   if (elsewhere.length === 0) return { kind: "nameless" };
   const running = elsewhere.filter(({ host }) => !fenced.includes(host.id) && !fenced.includes(host.name));

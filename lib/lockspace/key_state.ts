@@ -44,7 +44,14 @@ export function ensureKeyDirectory(lockspace: Lockspace, key: string): string {
  * @throws {LockvisorError} `data` when the file does not parse or speaks of another identity
  */
 export function readKeyState(lockspace: Lockspace, key: string, identity: string): KeyState | undefined {
-  const path = `${keyDirectory(lockspace, key)}/state.json`;
+  const state = keyState(lockspace, key);
+  if (state === undefined || state.identity === identity) return state;
+  throw damagedState(statePath(lockspace, key), "it speaks of another identity");
+}
+
+/** As {@linkcode readKeyState}, of whatever identity the key is. @throws {LockvisorError} `data` */
+export function keyState(lockspace: Lockspace, key: string): KeyState | undefined {
+  const path = statePath(lockspace, key);
   const file = readRecordFile(path);
   switch (file.kind) {
     case "absent":
@@ -57,13 +64,16 @@ export function readKeyState(lockspace: Lockspace, key: string, identity: string
         if (fields.count("version") !== STATE_VERSION) throw new WrongShape("its version is not known here");
         const state = { identity: fields.text("identity"), generation: fields.count("generation") };
         if (state.generation === Number.MAX_SAFE_INTEGER) throw new WrongShape("its generation cannot grow");
-        if (state.identity !== identity) throw new WrongShape("it speaks of another identity");
         return state;
       } catch (error) {
         if (error instanceof WrongShape) throw damagedState(path, error.message);
         throw error;
       }
   }
+}
+
+function statePath(lockspace: Lockspace, key: string): string {
+  return `${keyDirectory(lockspace, key)}/state.json`;
 }
 
 function damagedState(path: string, reason: string): LockvisorError {
@@ -83,7 +93,7 @@ export function writeKeyState(
   state: KeyState,
   history: "first" | "later",
 ): void {
-  const path = `${keyDirectory(lockspace, key)}/state.json`;
+  const path = statePath(lockspace, key);
   const text = JSON.stringify({ version: STATE_VERSION, ...state }) + "\n";
   writeThenRename(path, text, { durability: history === "first" ? "synced" : "buffered" });
 }
