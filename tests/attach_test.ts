@@ -204,7 +204,7 @@ Deno.test("what a holder held for a guest that forked away is lost, and not call
   const [a, b, gate] = [await world.disk("a"), await world.disk("b"), `${world.directory}/gate`];
   assert.equal((await world.execute("mkfifo", [gate])).code, 0);
   const forking = ["sh", "-c", `sleep 60 & echo $! > ${world.directory}/heir; read x < ${gate}`];
-  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", a, "--", ...forking]);
+  await world.startRunning(["run", "--name", "vm1", "--disk", a, "--", ...forking]);
   assert.equal((await world.run(["acquire", "vm1", "--disk", b])).code, 0);
   await Deno.writeTextFile(gate, "go\n");
   await until("it has forked away", async () => (await world.run(["check", "--disk", b])).code === 0);
