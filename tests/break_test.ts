@@ -85,8 +85,8 @@ Deno.test("the lock of a fenced host is broken with an audit line; that of a hos
   const generation = async (): Promise<number> =>
     JSON.parse((await here.run(["inspect", "--json", disk], { env: storage })).stdout).generation;
   const counted = await generation();
-  const [key] = JSON.parse((await here.run(["inspect", "--json", disk], { env: storage })).stdout)
-    .resource.identities.map((each: { key: string }) => each.key);
+  const { resource } = JSON.parse((await here.run(["inspect", "--json", disk], { env: storage })).stdout);
+  const { key } = resource.identities.find(({ text }: { text: string }) => text.startsWith("storage:"));
   const state = `${there.lockspace}/${key}.d/state.json`;
   const intact = await Deno.readTextFile(state);
   await Deno.writeTextFile(state, "{");
