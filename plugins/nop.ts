@@ -5,6 +5,7 @@ import type {
   Driver,
   DriverDefinition,
   Forecast,
+  GivenUpKey,
   Guest,
   Holding,
   Inspection,
@@ -50,6 +51,10 @@ class NopDriver implements Driver {
 
   takeBack(): Promise<TakeBackOutcome> {
     return Promise.resolve({ outcome: "taken" });
+  }
+
+  inquire(): Promise<GivenUpKey[]> {
+    return Promise.resolve([]);
   }
 
   forecast(_guest: Guest | undefined, resources: readonly ResolvedResource[]): Forecast[] {

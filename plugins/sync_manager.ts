@@ -161,6 +161,11 @@ class SyncManager implements Driver {
     return takeBackKeys(this.#openLockspace(), { ...grantee, running }, givenUp, changes);
   }
 
+  async inquire({ carriers }: RunningGuest, keys: readonly string[]): Promise<GivenUpKey[]> {
+    const { keysHeld } = await import("../lib/carrier/live_guest.ts");
+    return keysHeld(this.#openLockspace(), carriers, keys);
+  }
+
   /** Takes all keys of resources for a process, or none. */
   async #take(
     guest: Guest,

@@ -4,6 +4,6 @@
  */
 export { startHolder } from "./holder.ts";
 export { carryInMonitor } from "./monitor.ts";
-export { giveUpKeys } from "./pause.ts";
+export { giveUpKeys, keysHeld } from "./pause.ts";
 export { takeBackKeys } from "./take_back.ts";
 export { unplugKeys } from "./unplug.ts";

@@ -48,14 +48,27 @@ export function giveUpKeys(
   remember: (givenUp: GivenUpKey[]) => void = () => {},
 ): GivenUpKey[] {
   const slots = carriedSlots(lockspace, carriers, new Set(keys));
-  const givenUp = [...new Set(slots.map(({ key }) => key))].map((key): GivenUpKey => ({
+  const givenUp = statesOf(lockspace, slots);
+  remember(givenUp);
+  for (const { carrier, file } of slots.reverse()) steerFlock(carrier, file, "released");
+  return givenUp;
+}
+
+/** How keys are held in the processes that hold them, and their generations. */
+export function keysHeld(
+  lockspace: Lockspace,
+  carriers: readonly Carrier[],
+  keys: readonly string[],
+): GivenUpKey[] {
+  return statesOf(lockspace, carriedSlots(lockspace, carriers, new Set(keys)));
+}
+
+function statesOf(lockspace: Lockspace, slots: readonly CarriedSlot[]): GivenUpKey[] {
+  return [...new Set(slots.map(({ key }) => key))].map((key) => ({
     key,
     mode: modeHeld(slots.find((slot) => slot.key === key)!),
     generation: keyState(lockspace, key)?.generation ?? 0,
   }));
-  remember(givenUp);
-  for (const { carrier, file } of slots.reverse()) steerFlock(carrier, file, "released");
-  return givenUp;
 }
 
 /** How a slot is held, by the holder's own fdinfo. Where that does not tell, the stronger mode is the safe answer. */

@@ -1,8 +1,7 @@
-import { adoptProcess } from "../domain_lock.ts";
+import { processAdopt } from "../domain_lock.ts";
 import type { OnLockFailure } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
 import { absolutePath } from "../identity/absolute_path.ts";
-import { uuidOfName } from "../identity/key.ts";
 import { parseDisk, parseLease } from "../identity/specification.ts";
 import { checkParameter } from "../manager/parameters.ts";
 import { DEFAULT_DRIVER } from "../manager/registry.ts";
@@ -15,16 +14,10 @@ import { openSession } from "./session.ts";
 export async function adopt({ options }: Invocation, context: CliContext): Promise<number> {
   const pid = readPid(options.text("pid"));
   const guest = readGuest(options);
-  const specs = [...options.texts("disk").map(parseDisk), ...options.texts("lease").map(parseLease)];
+  const resources = [...options.texts("disk").map(parseDisk), ...options.texts("lease").map(parseLease)];
   const session = await openSession(options, context);
-  const plugin = options.text("plugin") ?? DEFAULT_DRIVER;
-  const resources = specs.map(session.resolve);
-  session.store.prepare(context.effectiveUid);
-  const { record, report } = await adoptProcess(
-    session.domainLock({ plugin }),
-    { guest, pid, hostId: session.settings.hostId },
-    resources,
-  );
+  const lock = await session.domainLock({ plugin: options.text("plugin") ?? DEFAULT_DRIVER });
+  const { report, record } = await processAdopt(lock, { ...guest, pid, resources });
   const { uuid, name, carriers: [own] } = record;
   context.out(
     options.isGiven("json")
@@ -41,15 +34,14 @@ function readPid(text: string | undefined): number {
 }
 
 function readGuest(options: OptionValues) {
-  const text = options.text("name");
-  if (text === undefined) throw new LockvisorError("usage", "adopt: the guest needs a name; add --name NAME");
-  const name = checkParameter("name", text);
-  const [uuid, id, qmp] = [options.text("uuid"), options.text("id"), options.text("qmp")];
+  const name = options.text("name");
+  if (name === undefined) throw new LockvisorError("usage", "adopt: the guest needs a name; add --name NAME");
+  const qmp = options.text("qmp");
   return {
     name,
-    uuid: uuid === undefined ? uuidOfName(name) : checkParameter("uuid", uuid),
-    id: id === undefined ? null : checkParameter("id", id),
-    qmp: qmp === undefined ? null : checkParameter("qmp", absolutePath(qmp)),
-    onLockFailure: (options.text("on-lock-failure") ?? "pause") as OnLockFailure,
+    uuid: options.text("uuid"),
+    id: options.text("id"),
+    qmp: qmp === undefined ? undefined : absolutePath(qmp),
+    onLockFailure: options.text("on-lock-failure") as OnLockFailure | undefined,
   };
 }

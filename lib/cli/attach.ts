@@ -1,11 +1,8 @@
-import { attachHost } from "../domain_lock.ts";
+import { attachHost, type SettledGuest } from "../host_lock.ts";
 import { exitStatusOf, LockvisorError, printable } from "../errors.ts";
 import type { AttachedGuest } from "../manager/attach_guests.ts";
-import { hasMonitor, withMonitor } from "../manager/guest_monitor.ts";
 import type { GuestRecord } from "../manager/guest_record.ts";
-import { driverNames } from "../manager/registry.ts";
 import type { LostLockAction } from "../manager/settle_lost_locks.ts";
-import { sendSignal } from "../process/ending.ts";
 import type { CliContext } from "./context.ts";
 import type { Invocation } from "./parse.ts";
 import { openSession } from "./session.ts";
@@ -18,12 +15,7 @@ export async function attach(
   const action = (options.text("on-lost") ?? "leave") as LostLockAction;
   const session = await openSession(options, context);
   session.store.prepare(context.effectiveUid);
-  const drivers = new Map(driverNames().map((name) => [name, session.driver(name)]));
-  const guests = await attachHost(
-    { store: session.store, hostId: session.settings.hostId, drivers },
-    (found) => chooseNamed(found, names),
-    { action, stopProcessors },
-  );
+  const guests: SettledGuest[] = await attachHost(session, (found) => chooseNamed(found, names), action);
   context.out(options.isGiven("json") ? attachedJson(guests) : guests.map(attachedText).join(""));
   for (const { record, warnings } of guests) {
     for (const warning of warnings) context.note(`warning: guest "${record.name}": ${printable(warning)}`);
@@ -54,12 +46,6 @@ function chooseNamed(guests: AttachedGuest[], names: readonly string[]): Attache
 
 function isNamed({ name, uuid }: GuestRecord, asked: string): boolean {
   return name === asked || uuid === asked.toLowerCase();
-}
-
-/** Through QEMU's monitor; a guest without one is stopped by a signal. */
-async function stopProcessors(record: GuestRecord): Promise<void> {
-  if (hasMonitor(record)) await withMonitor(record, {}, (monitor) => monitor.execute("stop"));
-  else sendSignal(record.carriers[0], "SIGSTOP");
 }
 
 function attachedText({ record, repairs, lost, locked }: AttachedGuest): string {

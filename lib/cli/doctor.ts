@@ -25,11 +25,12 @@ async function findingsOf(options: OptionValues, context: CliContext): Promise<F
     if (!(error instanceof LockvisorError) || error.code === "usage") throw error;
     return [finding("configuration", failure(error.message)), ...await examineSystem(searchPath)];
   }
-  const { settings, store, findDriver } = session;
+  const { settings, store, plugins } = session;
+  const drivers = await plugins.inUse(store.list());
   return await examine({
     lockspace: settings.lockspace,
     store,
-    findDriver,
+    findDriver: (name) => drivers.get(name),
     effectiveUid: context.effectiveUid,
     storage: settings.storage,
     searchPath,

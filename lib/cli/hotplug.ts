@@ -1,12 +1,11 @@
-import { attachResources, detachResources, type HotplugReport } from "../domain_lock.ts";
+import { resourcesAttach, resourcesDetach } from "../domain_lock.ts";
 import { LockvisorError, printable } from "../errors.ts";
-import { absolutePath } from "../identity/absolute_path.ts";
-import type { ResolvedResource, ResourceSpec } from "../identity/resource.ts";
 import { parseDisk, parseLease } from "../identity/specification.ts";
 import { findLivingGuest } from "../manager/find_guest.ts";
+import type { HotplugReport } from "../manager/hotplug_plan.ts";
 import type { CliContext } from "./context.ts";
 import type { Invocation } from "./parse.ts";
-import { openSession, type Session } from "./session.ts";
+import { openSession } from "./session.ts";
 
 /** `lockvisor acquire`: locks for a running guest, before a hotplug. */
 export function acquire(invocation: Invocation, context: CliContext): Promise<number> {
@@ -29,23 +28,11 @@ async function hotplug(
   }
   const session = await openSession(options, context);
   const record = findLivingGuest(session.store, guest!);
-  const lock = session.domainLock(record);
-  const report = command === "acquire"
-    ? await attachResources(lock, record, specs.map(session.resolve))
-    : await detachResources(lock, record, specs.map((spec) => resolveForRelease(spec, session)));
+  const sequence = command === "acquire" ? resourcesAttach : resourcesDetach;
+  const report = await sequence(await session.domainLock(record), record, specs);
   for (const warning of report.warnings) context.note(`warning: ${warning}`);
   context.out(options.isGiven("json") ? reportJson(report) : reportText(report, record.name));
   return 0;
-}
-
-/** A disk that was deleted after its unplug is still known by its name. */
-function resolveForRelease(spec: ResourceSpec, session: Session): ResolvedResource {
-  try {
-    return session.resolve(spec);
-  } catch (error) {
-    if (!(error instanceof LockvisorError) || error.code !== "data") throw error;
-    return { ...spec, name: absolutePath(spec.name), identities: [], onNetworkStorage: false };
-  }
 }
 
 const VERBS = {

@@ -2,6 +2,7 @@ import type { Invocation } from "./parse.ts";
 import type { CliContext } from "./context.ts";
 import type { Inspection, ResolvedResource } from "../driver/contract.ts";
 import { printable } from "../errors.ts";
+import { inspectResource, resolveOnHost } from "../host_lock.ts";
 import { parseResource } from "../identity/specification.ts";
 import { lstatIfPresent } from "../files/record_file.ts";
 import { DEFAULT_DRIVER } from "../manager/registry.ts";
@@ -11,8 +12,11 @@ import { openSession } from "./session.ts";
 /** `lockvisor inspect`: what a disk or lease is called, and who has it. */
 export async function run({ options, arguments: [text] }: Invocation, context: CliContext): Promise<number> {
   const session = await openSession(options, context);
-  const resource = session.resolve(parseResource(text!, (path) => lstatIfPresent(path) !== undefined));
-  const inspection = session.driver(DEFAULT_DRIVER).inspect(resource);
+  const resource = resolveOnHost(
+    session,
+    parseResource(text!, (path) => lstatIfPresent(path) !== undefined),
+  );
+  const inspection = await inspectResource(session, DEFAULT_DRIVER, resource);
   for (const warning of inspection.warnings) context.note(`warning: ${printable(warning)}`);
   context.out(
     options.isGiven("json") ? formatJson(resource, inspection) : formatText(resource, inspection),

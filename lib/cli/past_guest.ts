@@ -1,4 +1,5 @@
 import { LockvisorError } from "../errors.ts";
+import { inspectResource, resolveOnHost } from "../host_lock.ts";
 import { parseLease } from "../identity/specification.ts";
 import { isUuid, normaliseUuid, uuidOfName } from "../identity/key.ts";
 import { findGuestIfKnown } from "../manager/find_guest.ts";
@@ -16,12 +17,12 @@ export type KnownGuest = { kind: "recorded"; record: GuestRecord } | { kind: "pa
  * @throws {LockvisorError} `data` when it has never run, when the name fits several, or when its record was lost
  * while it runs
  */
-export function findKnownGuest(session: Session, nameOrUuid: string): KnownGuest {
+export async function findKnownGuest(session: Session, nameOrUuid: string): Promise<KnownGuest> {
   const record = findGuestIfKnown(session.store, nameOrUuid);
   if (record !== undefined) return { kind: "recorded", record };
   const uuid = isUuid(nameOrUuid) ? normaliseUuid(nameOrUuid) : uuidOfName(nameOrUuid);
-  const lease = session.resolve(parseLease(`guest:${uuid}`));
-  const { generation, locked, holders } = session.driver(DEFAULT_DRIVER).inspect(lease);
+  const lease = resolveOnHost(session, parseLease(`guest:${uuid}`));
+  const { generation, locked, holders } = await inspectResource(session, DEFAULT_DRIVER, lease);
   if (locked === true) {
     const who = holders.length === 0 ? "" : ` by ${holders.map(holderText).join(" and by ")}`;
     throw new LockvisorError(

@@ -1,6 +1,7 @@
 import type { Invocation } from "./parse.ts";
 import { LockvisorError, printable } from "../errors.ts";
-import { type HostView, type ObservedGuest, observeHost } from "../manager/guest_view.ts";
+import { hostStatus } from "../host_lock.ts";
+import type { HostView, ObservedGuest } from "../manager/guest_view.ts";
 import type { CliContext } from "./context.ts";
 import { openSession } from "./session.ts";
 import { type Colour, formatTable, type TableCell } from "./table.ts";
@@ -8,7 +9,7 @@ import { type Colour, formatTable, type TableCell } from "./table.ts";
 /** `lockvisor status`: the guests of this host, with the locks that the kernel shows. */
 export async function run({ options, arguments: [guest] }: Invocation, context: CliContext): Promise<number> {
   const session = await openSession(options, context);
-  const host = observeHost(session.store, session.findDriver);
+  const host = await hostStatus(session);
   const guests = guest === undefined ? host.guests : [selectGuest(host, guest)];
   if (options.isGiven("names")) {
     context.out(guests.map(({ view }) => `${printable(view.name)}\n`).join(""));

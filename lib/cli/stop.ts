@@ -1,8 +1,10 @@
 import type { Known } from "../driver/contract.ts";
-import { printable } from "../errors.ts";
+import { processStop } from "../domain_lock.ts";
+import { LockvisorError, printable } from "../errors.ts";
 import type { GuestRecord } from "../manager/guest_record.ts";
-import { keysOfGuest, proveReleased } from "../manager/left_over_locks.ts";
-import { stopGuest, type StopOutcome } from "../manager/stop_guest.ts";
+import { keysOfGuest } from "../manager/left_over_locks.ts";
+import type { Plugin } from "../manager/plugin.ts";
+import type { StopOutcome } from "../manager/stop_guest.ts";
 import { stopPlan, type StopStep } from "../manager/stop_plan.ts";
 import type { CliContext } from "./context.ts";
 import { parseDuration } from "./duration.ts";
@@ -25,7 +27,7 @@ export async function stop(
 ): Promise<number> {
   const stepsFor = readWish(options, context);
   const session = await openSession(options, context);
-  const known = findKnownGuest(session, guest!);
+  const known = await findKnownGuest(session, guest!);
   const stopped = known.kind === "recorded"
     ? await stopRecorded(session, known.record, { steps: stepsFor(known.record), context })
     : stoppedBefore(known.uuid);
@@ -53,14 +55,24 @@ async function stopRecorded(
   { steps, context }: { steps: readonly StopStep[]; context: CliContext },
 ): Promise<Stopped> {
   const begun = performance.now();
-  const outcome = await stopGuest(record, steps, (line) => context.note(`warning: ${printable(line)}`));
-  const keys = keysOfGuest(record);
-  const driver = session.findDriver(record.plugin);
-  const held = await proveReleased(record, keys, { store: session.store, driver });
-  session.store.remove(record);
+  const { outcome, held } = await processStop(
+    { plugin: await findPlugin(session, record.plugin), options: { store: session.store } },
+    record,
+    { steps, warn: (line) => context.note(`warning: ${printable(line)}`) },
+  );
   const { uuid, name, carriers: [{ pid }] } = record;
   const tookMs = Math.round(performance.now() - begun);
-  return { guest: { uuid, name, pid }, outcome, tookMs, locks: { total: keys.length, held } };
+  return { guest: { uuid, name, pid }, outcome, tookMs, locks: { total: keysOfGuest(record).length, held } };
+}
+
+/** The plugin, or undefined where it is not to be had: a guest can be stopped all the same. */
+async function findPlugin({ plugins }: Session, name: string): Promise<Plugin | undefined> {
+  try {
+    return await plugins.load(name);
+  } catch (error) {
+    if (error instanceof LockvisorError) return undefined;
+    throw error;
+  }
 }
 
 /** A guest that has no record any more, and whose lease on itself is free. */

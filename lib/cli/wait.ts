@@ -1,6 +1,5 @@
 import { Interrupted } from "./interrupted.ts";
 import { LockvisorError } from "../errors.ts";
-import type { LockManager } from "../manager/lock_manager.ts";
 
 /** Pauses between two tries, in milliseconds: short at first, then easy on a holder that stays for hours. */
 const FIRST_PAUSE_MS = 10;
@@ -11,13 +10,13 @@ const LONGEST_PAUSE_MS = 200;
  * on SIGINT and SIGTERM, with nothing locked.
  * @throws {LockvisorError} `locked` by whoever held it at the last try
  */
-export async function acquireWithin(manager: LockManager, durationMs: number): Promise<void> {
+export async function acquireWithin(attempt: () => Promise<void>, durationMs: number): Promise<void> {
   const interruption = watchForSignals();
   const deadline = performance.now() + durationMs;
   try {
     for (let pauseMs = FIRST_PAUSE_MS;; pauseMs = Math.min(pauseMs * 1.5, LONGEST_PAUSE_MS)) {
       try {
-        return await manager.acquireObject();
+        return await attempt();
       } catch (error) {
         if (!(error instanceof LockvisorError) || error.code !== "locked") throw error;
         const left = deadline - performance.now();

@@ -1,6 +1,5 @@
 import { LockvisorError, printable } from "../errors.ts";
-import { proveReleased } from "../manager/left_over_locks.ts";
-import { waitForEnd } from "../process/ending.ts";
+import { waitForGuestEnd } from "../host_lock.ts";
 import type { CliContext } from "./context.ts";
 import { parseDuration } from "./duration.ts";
 import type { Invocation } from "./parse.ts";
@@ -17,10 +16,10 @@ export async function waitForGuest(
 ): Promise<number> {
   const timeoutMs = parseDuration("--timeout", options.text("timeout") ?? "");
   const session = await openSession(options, context);
-  const known = findKnownGuest(session, guest!);
+  const known = await findKnownGuest(session, guest!);
   if (known.kind === "past") return report({ uuid: known.uuid, name: null, pid: null });
-  const { uuid, name, plugin, leaseKeys, carriers: [process] } = known.record;
-  const outcome = await waitForEnd(process, { timeoutMs });
+  const { uuid, name, carriers: [process] } = known.record;
+  const { outcome } = await waitForGuestEnd(session, known.record, { timeoutMs });
   if (outcome === "unseen") {
     throw new LockvisorError(
       "unavailable",
@@ -34,8 +33,6 @@ export async function waitForGuest(
       { details: { guest: { uuid, name, pid: process.pid } } },
     );
   }
-  const driver = session.findDriver(plugin);
-  await proveReleased(known.record, leaseKeys, { store: session.store, driver });
   return report({ uuid, name, pid: process.pid });
 
   function report(facts: { uuid: string; name: string | null; pid: number | null }): number {

@@ -36,7 +36,10 @@ export async function examine(patient: Patient): Promise<Finding[]> {
   return [
     ...await examineLockspace(patient),
     finding("runtime directory", await attempt(() => judgeRuntimeDirectory(patient))),
-    finding("guests", await attempt(() => judgeGuests(observeHost(patient.store, patient.findDriver)))),
+    finding(
+      "guests",
+      await attempt(() => judgeGuests(observeHost(patient.store, patient.store.list(), patient.findDriver))),
+    ),
     ...await examineSystem(patient.searchPath),
   ];
 }

@@ -218,6 +218,8 @@ export interface Driver {
     keys: readonly GivenUpKey[],
     changes: "refuse" | "accept",
   ): Promise<TakeBackOutcome>;
+  /** How keys of a running guest are held, and their generations: what a pause would have to remember. */
+  inquire(running: RunningGuest, keys: readonly string[]): Promise<GivenUpKey[]>;
   /** What `acquire` would meet now; takes nothing. */
   forecast(guest: Guest | undefined, resources: readonly ResolvedResource[]): Forecast[];
   /** Who has a resource. */

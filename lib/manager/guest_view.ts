@@ -36,12 +36,17 @@ export function verdictOnRecord(life: Life, leaseHeld: Known): "keep" | "drop" {
 
 /**
  * Looks at every guest of this host. Records of guests that are gone are taken away on the way.
+ * @param entries all records
  * @param driverOf the driver of a plugin's name, or undefined for one that is not to be had
  */
-export function observeHost(store: GuestStore, driverOf: (plugin: string) => Driver | undefined): HostView {
+export function observeHost(
+  store: GuestStore,
+  entries: readonly RecordEntry[],
+  driverOf: (plugin: string) => Driver | undefined,
+): HostView {
   const damaged: HostView["damaged"] = [];
   const living: GuestRecord[] = [];
-  for (const entry of store.list()) {
+  for (const entry of entries) {
     if (entry.kind === "damaged") {
       damaged.push(entry);
       continue;

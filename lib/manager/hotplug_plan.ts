@@ -11,6 +11,13 @@ export type HotplugStep =
   /** The guest does not have it. */
   | { kind: "not-held"; resource: ResolvedResource };
 
+/** What attaching or detaching has done, resource by resource. */
+export interface HotplugReport {
+  done: HotplugStep[];
+  /** One line each, for the administrator. */
+  warnings: string[];
+}
+
 /**
  * What attaching asks for, beside what the guest has.
  * @throws {LockvisorError} `data` for a disk that the guest has with another access or under another name

@@ -1,83 +1,63 @@
 import type {
-  CarriedLock,
   Driver,
+  DriverCapabilities,
   DriverConfig,
-  DriverDefinition,
   Forecast,
   Guest,
-  Hold,
   ResolvedResource,
   ResourceType,
 } from "../driver/contract.ts";
 import { type Access, ACCESSES, isAccess } from "../access.ts";
 import { LockvisorError } from "../errors.ts";
-import type { DeclaredStorage } from "../config/settings.ts";
-import { resolveResource } from "../identity/resource.ts";
+import { absolutePath } from "../identity/absolute_path.ts";
+import { resolveResource, type ResourceSpec } from "../identity/resource.ts";
 import { uuidOfName } from "../identity/key.ts";
-import { identifySelf } from "../process/process_identity.ts";
+import { requireAbility } from "./abilities.ts";
 import type { GuestRecord } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
+import type { HotplugReport } from "./hotplug_plan.ts";
+import { type ManagerCall, type ManagerMode, type Phase, refuseOutOfOrder } from "./manager_phase.ts";
 import { checkParameter, type Parameters } from "./parameters.ts";
-import { lockedError } from "./refusal.ts";
+import type { LocksWhilePaused } from "./pause_guest.ts";
+import { takeForStart } from "./start_guest.ts";
+import { supervisorArguments } from "./supervisor.ts";
 
-/** What a manager is made for: a guest that starts, one that runs already, or one that comes in by migration. */
-export type ManagerMode = "start" | "attach" | "migrate";
+/** A driver that is loaded, with what it declares and what it was given. */
+export interface LoadedDriver {
+  name: string;
+  capabilities: DriverCapabilities;
+  driver: Driver;
+  config: DriverConfig;
+}
 
 /** What a manager needs beside its driver. */
 export interface ManagerOptions {
   store: GuestStore;
-  storage: readonly DeclaredStorage[];
   /** Where relative paths start; default: the current directory. */
   cwd?: string;
 }
 
-/** Where a manager is in its life. Fields exist only where they are true. */
-type Phase =
-  | { phase: "open" }
-  | { phase: "acquiring" }
-  | { phase: "acquired"; hold: Hold; record: GuestRecord }
-  | { phase: "shut-down" }
-  | { phase: "freed" };
-
-/** In which phases each call makes sense; everything else is refused by name. */
-const ALLOWED: Record<string, readonly Phase["phase"][]> = {
-  setParameter: ["open"],
-  registerResource: ["open"],
-  forecast: ["open"],
-  acquireObject: ["open"],
-  handOver: ["acquired"],
-  child: ["acquired"],
-  shutdown: ["acquired"],
-  supervisorPath: ["open", "acquired"],
-  supervisorArgs: ["open", "acquired"],
-  free: ["open", "acquired", "shut-down"],
-};
+/** What ends when a manager is freed. */
+export interface ManagerEnvironment extends ManagerOptions {
+  mode: ManagerMode;
+  onFree(): void;
+}
 
 /**
- * The lock manager of one guest, with the calls of libvirt's first design: say who the guest is, register what
- * it uses, acquire all of it at once. Calls out of order are refused with an error that names call and state.
+ * The lock manager of one guest, with the calls of libvirt's first design. For a guest that starts: say who it is,
+ * register what it uses, acquire all of it at once. For one that runs: say who it is and attach. Calls out of order are
+ * refused with an error that names call and state.
  */
 export class LockManager implements AsyncDisposable {
-  readonly #definition: DriverDefinition;
-  readonly #driver: Driver;
-  readonly #config: DriverConfig;
-  readonly #options: ManagerOptions;
-  readonly #onFree: () => void;
+  readonly #plugin: LoadedDriver;
+  readonly #environment: ManagerEnvironment;
   readonly #parameters: Partial<Parameters> = {};
   readonly #resources: ResolvedResource[] = [];
   #phase: Phase = { phase: "open" };
 
-  constructor(
-    definition: DriverDefinition,
-    config: DriverConfig,
-    options: ManagerOptions,
-    onFree: () => void,
-  ) {
-    this.#definition = definition;
-    this.#driver = definition.create(config);
-    this.#config = config;
-    this.#options = options;
-    this.#onFree = onFree;
+  constructor(plugin: LoadedDriver, environment: ManagerEnvironment) {
+    this.#plugin = plugin;
+    this.#environment = environment;
   }
 
   /** Says something about the guest; each parameter once. @throws {LockvisorError} `usage` */
@@ -91,42 +71,19 @@ export class LockManager implements AsyncDisposable {
   }
 
   /**
-   * Names a disk or a lease that the guest uses. Finding out what it really is happens here.
+   * Names a disk or a lease that the guest uses. Finding out what it really is happens here. A driver that leases whole
+   * guests may ignore it; it is kept in the record all the same.
    * @throws {LockvisorError} `data` or `permission` for a disk that is not there, is no disk, or may not be read
    */
   registerResource(type: ResourceType, name: string, access: Access): void {
     this.#enter("registerResource");
-    if (typeof name !== "string") {
-      {
-        throw new LockvisorError("usage", `registerResource: the name ${JSON.stringify(name)} is not a text`);
-      }
-    }
-    if (type !== "disk" && type !== "lease") {
-      throw new LockvisorError(
-        "usage",
-        `registerResource: unknown resource type "${type}"; there are: disk, lease`,
-      );
-    }
-    if (!isAccess(access)) {
-      throw new LockvisorError(
-        "usage",
-        `registerResource: unknown access "${access}"; there are: ${ACCESSES.join(", ")}`,
-      );
-    }
-    // A driver that leases whole guests may ignore resources; they are kept in the record all the same.
-    this.#resources.push(
-      resolveResource({ type, name, access }, {
-        hostId: this.#config.host.id,
-        storage: this.#options.storage,
-        ...(this.#options.cwd === undefined ? {} : { cwd: this.#options.cwd }),
-      }),
-    );
+    this.#resources.push(this.#resolve("registerResource", { type, name, access }));
   }
 
   /** What acquireObject would meet now. Takes nothing and writes nothing. */
   forecast(): Forecast[] {
     this.#enter("forecast");
-    return this.#driver.forecast(this.#guest(), this.#resources);
+    return this.#plugin.driver.forecast(this.#guest(), this.#resources);
   }
 
   /**
@@ -137,37 +94,156 @@ export class LockManager implements AsyncDisposable {
   async acquireObject(): Promise<void> {
     this.#enter("acquireObject");
     const guest = this.#guest();
-    this.#options.store.prepare(this.#config.effectiveUid);
-    this.#phase = { phase: "acquiring" };
-    try {
-      this.#phase = await this.#take(guest);
-    } finally {
-      if (this.#phase.phase === "acquiring") this.#phase = { phase: "open" };
-    }
-  }
-
-  async #take(guest: Guest): Promise<Phase> {
-    const result = await this.#driver.acquire(guest, this.#resources);
-    if (result.outcome === "refused") throw lockedError(result.refusal);
-    const { hold } = result;
-    try {
-      const record = this.#recordOf(guest, hold);
-      this.#options.store.claim(record);
-      return { phase: "acquired", hold, record };
-    } catch (error) {
-      hold.giveBack();
-      throw error;
-    }
+    this.#environment.store.prepare(this.#plugin.config.effectiveUid);
+    await this.#change(async () => {
+      const taken = await takeForStart(
+        { ...this.#context(), command: this.#parameters.command ?? [] },
+        guest,
+        this.#resources,
+      );
+      return { phase: "acquired", ...taken };
+    });
   }
 
   /** Makes the locks survive an exec of this process: the guest's program will hold them. */
   handOver(): void {
-    this.#acquired("handOver").hold.makeInheritable();
+    this.#enter("handOver");
+    if (this.#phase.phase === "acquired") this.#phase.hold.makeInheritable();
   }
 
-  /** The pid of the guest's process: our own, since we become the guest. */
+  /**
+   * Finds a guest that runs, by its uuid or name. Where its record is lost or tells of a process that has ended, it is
+   * looked for with the kernel, and its record is made right.
+   * @throws {LockvisorError} `data` when it does not run on this host
+   */
+  async attach(): Promise<void> {
+    this.#enter("attach");
+    const { uuid, name } = this.#parameters;
+    const wanted = uuid ?? name;
+    if (wanted === undefined) {
+      throw new LockvisorError("usage", `attach: the guest has no name; set the parameter "name" or "uuid"`);
+    }
+    const { attachGuest } = await import("./attached_guest.ts");
+    await this.#change(async () => ({
+      phase: "attached",
+      record: await attachGuest(this.#context(), wanted),
+    }));
+  }
+
+  /**
+   * Makes a guest of the process that the parameter `pid` names and that runs already: takes the locks of what is
+   * registered, all or none. Again for the same guest and process it locks what is new.
+   * @returns what was done about each resource
+   * @throws {LockvisorError} `locked` with the holder's name, `data` or `permission` for a process that cannot be adopted
+   */
+  async adoptObject(): Promise<HotplugReport> {
+    this.#enter("adoptObject");
+    const guest = this.#guest();
+    const { pid } = this.#parameters;
+    if (pid === undefined) {
+      throw new LockvisorError("usage", `adoptObject: which process? set the parameter "pid"`);
+    }
+    requireAbility(this.#plugin, "hotplug", `adopt process ${pid}`);
+    this.#environment.store.prepare(this.#plugin.config.effectiveUid);
+    const { adoptProcess } = await import("./attached_guest.ts");
+    let report: HotplugReport = { done: [], warnings: [] };
+    await this.#change(async () => {
+      const adopted = await adoptProcess(this.#context(), { guest, pid }, this.#resources);
+      report = adopted.report;
+      return { phase: "attached", record: adopted.record };
+    });
+    return report;
+  }
+
+  /** The pid of the guest's process; our own for one that starts, since we become the guest. */
   child(): number {
-    return this.#acquired("child").record.carriers[0].pid;
+    return this.#record("child").carriers[0].pid;
+  }
+
+  /** What is written down about the guest. */
+  record(): GuestRecord {
+    return this.#record("record");
+  }
+
+  /** Locks one resource for the guest that runs, before it is plugged in; as {@linkcode acquireResources}. */
+  acquireResource(type: ResourceType, name: string, access: Access): Promise<HotplugReport> {
+    return this.acquireResources([{ type, name, access }]);
+  }
+
+  /**
+   * Locks resources for the guest that runs, all or none. What it has already with the same access needs nothing.
+   * @throws {LockvisorError} `locked` with the holder's name, `data` for a disk that it has with another access
+   */
+  async acquireResources(specs: readonly ResourceSpec[]): Promise<HotplugReport> {
+    const record = this.#record("acquireResource");
+    requireAbility(this.#plugin, "hotplug", `lock more for guest "${record.name}"`);
+    const resources = specs.map((spec) => this.#resolve("acquireResource", spec));
+    const { plugResources } = await import("./attached_guest.ts");
+    return await plugResources(this.#context(), record, resources);
+  }
+
+  /** Gives one resource of the guest that runs up, after it was unplugged; as {@linkcode releaseResources}. */
+  releaseResource(type: ResourceType, name: string, access: Access): Promise<HotplugReport> {
+    return this.releaseResources([{ type, name, access }]);
+  }
+
+  /** Gives resources up. What the guest does not hold is a warning in the report and no failure. */
+  async releaseResources(specs: readonly ResourceSpec[]): Promise<HotplugReport> {
+    const record = this.#record("releaseResource");
+    requireAbility(this.#plugin, "hotplug", `release locks of guest "${record.name}"`);
+    const { unplugResources } = await import("./attached_guest.ts");
+    const resources = specs.map((spec) => this.#resolveForRelease(spec));
+    return await unplugResources(this.#context(), record, resources);
+  }
+
+  /**
+   * Stops the guest's processors, where it has a monitor, and notes that it is paused. It keeps its locks, or with
+   * `released` gives up all but the lease on itself.
+   * @returns the state of what was given up, for {@linkcode resume}
+   */
+  async pause(locks: LocksWhilePaused): Promise<string> {
+    const record = this.#record("pause");
+    requireAbility(this.#plugin, "pause", `pause guest "${record.name}"`);
+    const { formatState, pauseGuest } = await import("./attached_guest.ts");
+    const paused = await pauseGuest(this.#context(), record, locks);
+    this.#phase = { phase: "attached", record: paused };
+    return formatState(paused);
+  }
+
+  /**
+   * Takes back what a paused guest gave up, then lets it run on.
+   * @param options.state what `pause` gave, where the record may be older; default: what the record tells
+   * @param options.changes whether it may go on although somebody else had one of its disks in between
+   * @throws {LockvisorError} `locked` when somebody has or had one of its disks; it stays paused then
+   */
+  async resume({ changes, state }: { changes: "refuse" | "accept"; state?: string }): Promise<void> {
+    const record = this.#record("resume");
+    requireAbility(this.#plugin, "pause", `resume guest "${record.name}"`);
+    const { resumeGuest } = await import("./attached_guest.ts");
+    const resumed = await resumeGuest(this.#context(), record, { changes, state });
+    this.#phase = { phase: "attached", record: resumed };
+  }
+
+  /** The state of the guest's locks as text, those that a pause has given up included: keys, modes, generations. */
+  async inquire(): Promise<string> {
+    const record = this.#record("inquire");
+    const { inquireGuest } = await import("./attached_guest.ts");
+    return await inquireGuest(this.#context(), record);
+  }
+
+  /** Prepares the guest to leave for another host. @throws {LockvisorError} `unavailable` */
+  prepareMigrate(hostUri: string): never {
+    this.#refuseMigration("prepareMigrate", `migrate guest to ${hostUri}`);
+  }
+
+  /** Ends a migration on the side that the guest has left. @throws {LockvisorError} `unavailable` */
+  completeMigrateOut({ cancel }: { cancel: boolean }): never {
+    this.#refuseMigration("completeMigrateOut", `${cancel ? "cancel" : "complete"} a migration`);
+  }
+
+  /** Ends a migration on the side that the guest came to. @throws {LockvisorError} `unavailable` */
+  completeMigrateIn({ cancel }: { cancel: boolean }): never {
+    this.#refuseMigration("completeMigrateIn", `${cancel ? "cancel" : "complete"} a migration`);
   }
 
   /** The program that a management tool puts before the guest's command: this one. */
@@ -179,45 +255,40 @@ export class LockManager implements AsyncDisposable {
   /** The arguments of that program, up to and with the `--` before the guest's command. */
   supervisorArgs(): string[] {
     this.#enter("supervisorArgs");
-    const guest = this.#guest();
-    // With "=", since a value may begin with a dash.
-    const args = ["run", `--plugin=${this.#definition.name}`, `--name=${guest.name}`, `--uuid=${guest.uuid}`];
-    if (guest.id !== null) args.push(`--id=${guest.id}`);
-    if (guest.qmp !== null) args.push(`--qmp=${guest.qmp}`);
-    args.push(`--on-lock-failure=${guest.onLockFailure}`, ...this.#settingArgs());
-    for (const { type, name, access } of this.#resources) {
-      args.push(`--${type}=${name.replaceAll(",", ",,")},access=${access}`);
+    const { name: plugin, config } = this.#plugin;
+    const { runtimeDir } = this.#environment.store;
+    return supervisorArguments({
+      plugin,
+      config,
+      runtimeDir,
+      guest: this.#guest(),
+      resources: this.#resources,
+    });
+  }
+
+  /**
+   * The guest did not start, or has ended: gives its locks back, proves with the kernel that they are free, and takes
+   * its record away.
+   * @throws {LockvisorError} `locked` while the guest runs, or when a process that inherited its locks has them
+   */
+  async shutdown(): Promise<void> {
+    this.#enter("shutdown");
+    const phase = this.#phase;
+    if (phase.phase === "acquired") {
+      this.#giveBack(phase);
+    } else if (phase.phase === "attached") {
+      const { endGuest } = await import("./attached_guest.ts");
+      await endGuest(this.#context(), phase.record);
     }
-    return [...args, "--"];
-  }
-
-  /** The settings in force here, so that the program we name works on the same lockspace and records. */
-  #settingArgs(): string[] {
-    const { lockspace, host, sharedStorage, readonlyDisks } = this.#config;
-    return [
-      ...(lockspace.origin === "configured" ? [`--lockspace=${lockspace.path}`] : []),
-      `--runtime-dir=${this.#options.store.runtimeDir}`,
-      `--host-id=${host.id}`,
-      `--shared-storage=${sharedStorage}`,
-      `--readonly=${readonlyDisks}`,
-      ...this.#options.storage.map(({ id, path }) => `--storage=${id}=${path}`),
-    ];
-  }
-
-  /** The guest did not start or has ended: gives its locks back and takes its record away. */
-  shutdown(): void {
-    const { hold, record } = this.#acquired("shutdown");
-    this.#options.store.remove(record);
-    hold.giveBack();
     this.#phase = { phase: "shut-down" };
   }
 
-  /** Ends the manager. Locks that are still in this process are given back. */
+  /** Ends the manager. Locks that are still in this process are given back; a guest that runs keeps its own. */
   free(): void {
     this.#enter("free");
-    if (this.#phase.phase === "acquired") this.shutdown();
+    if (this.#phase.phase === "acquired") this.#giveBack(this.#phase);
     this.#phase = { phase: "freed" };
-    this.#onFree();
+    this.#environment.onFree();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -225,19 +296,41 @@ export class LockManager implements AsyncDisposable {
     return Promise.resolve();
   }
 
-  #acquired(call: string): Extract<Phase, { phase: "acquired" }> {
-    this.#enter(call);
-    return this.#phase as Extract<Phase, { phase: "acquired" }>;
+  #giveBack({ hold, record }: Extract<Phase, { phase: "acquired" }>): void {
+    this.#environment.store.remove(record);
+    hold.giveBack();
   }
 
-  #enter(call: string): void {
-    const { phase } = this.#phase;
-    if (ALLOWED[call]?.includes(phase)) return;
-    const wanted = ALLOWED[call]?.map((name) => `"${name}"`).join(" or ");
-    throw new LockvisorError(
-      "usage",
-      `${call}: not possible in state "${phase}" of the manager, only in ${wanted}`,
-    );
+  /** Goes to another phase; while that is on its way no other call is possible, and if it fails nothing has changed. */
+  async #change(step: () => Promise<Phase>): Promise<void> {
+    this.#phase = { phase: "acquiring" };
+    try {
+      this.#phase = await step();
+    } finally {
+      if (this.#phase.phase === "acquiring") this.#phase = { phase: "open" };
+    }
+  }
+
+  #enter(call: ManagerCall): void {
+    refuseOutOfOrder(call, this.#environment.mode, this.#phase.phase);
+  }
+
+  /** The record of a guest that is acquired or attached. */
+  #record(call: ManagerCall): GuestRecord {
+    this.#enter(call);
+    if (this.#phase.phase === "acquired" || this.#phase.phase === "attached") return this.#phase.record;
+    throw new LockvisorError("internal", `${call}: the manager has no guest`);
+  }
+
+  #refuseMigration(call: ManagerCall, action: string): never {
+    this.#enter(call);
+    requireAbility(this.#plugin, "migration", action);
+    throw new LockvisorError("internal", `${call}: a driver with migration was loaded`);
+  }
+
+  #context() {
+    const { driver, name: plugin, config } = this.#plugin;
+    return { store: this.#environment.store, driver, plugin, hostId: config.host.id };
   }
 
   #guest(): Guest {
@@ -254,27 +347,35 @@ export class LockManager implements AsyncDisposable {
     };
   }
 
-  #recordOf(guest: Guest, hold: Hold): GuestRecord {
-    return {
-      uuid: guest.uuid,
-      name: guest.name,
-      id: guest.id,
-      plugin: this.#definition.name,
-      state: "starting",
-      since: new Date().toISOString().replace(/\.\d+Z$/, "Z"),
-      hostId: this.#config.host.id,
-      carriers: [{ kind: "guest", ...identifySelf(), locks: hold.locks satisfies CarriedLock[] }],
-      leaseKeys: hold.leaseKeys,
-      resources: this.#resources.map((resource) => ({
-        type: resource.type,
-        name: resource.name,
-        access: resource.access,
-        keys: this.#driver.keysOf(resource),
-      })),
-      givenUp: [],
-      command: this.#parameters.command ?? [],
-      qmp: guest.qmp,
-      onLockFailure: guest.onLockFailure,
-    };
+  #resolve(call: ManagerCall, { type, name, access }: ResourceSpec): ResolvedResource {
+    if (typeof name !== "string") {
+      throw new LockvisorError("usage", `${call}: the name ${JSON.stringify(name)} is not a text`);
+    }
+    if (type !== "disk" && type !== "lease") {
+      throw new LockvisorError("usage", `${call}: unknown resource type "${type}"; there are: disk, lease`);
+    }
+    if (!isAccess(access)) {
+      throw new LockvisorError(
+        "usage",
+        `${call}: unknown access "${access}"; there are: ${ACCESSES.join(", ")}`,
+      );
+    }
+    const { config: { host, storage } } = this.#plugin;
+    const { cwd } = this.#environment;
+    return resolveResource({ type, name, access }, {
+      hostId: host.id,
+      storage,
+      ...(cwd === undefined ? {} : { cwd }),
+    });
+  }
+  /** A disk that was deleted after its unplug is still known by its name. */
+  #resolveForRelease(spec: ResourceSpec): ResolvedResource {
+    try {
+      return this.#resolve("releaseResource", spec);
+    } catch (error) {
+      if (!(error instanceof LockvisorError) || error.code !== "data") throw error;
+      const name = absolutePath(spec.name, this.#environment.cwd);
+      return { ...spec, name, identities: [], onNetworkStorage: false };
+    }
   }
 }

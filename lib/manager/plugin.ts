@@ -1,26 +1,31 @@
-import type { DriverCapabilities, DriverConfig, DriverDefinition } from "../driver/contract.ts";
+import type { Driver, DriverCapabilities, DriverConfig, DriverDefinition } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
-import { LockManager, type ManagerMode, type ManagerOptions } from "./lock_manager.ts";
-import { driverNamed } from "./registry.ts";
+import { requireAbility } from "./abilities.ts";
+import { LockManager, type ManagerOptions } from "./lock_manager.ts";
+import type { ManagerMode } from "./manager_phase.ts";
+import { findDriver } from "./registry.ts";
 
 /** A loaded driver, from which managers are made. */
 export class Plugin {
+  /** What it is loaded by: a name, or the path of its file. */
+  readonly name: string;
+  readonly capabilities: DriverCapabilities;
+  readonly config: DriverConfig;
   readonly #definition: DriverDefinition;
-  readonly #config: DriverConfig;
   readonly #managers = new Set<LockManager>();
+  #driver: Driver | undefined;
   #state: "loaded" | "unloaded" = "loaded";
 
-  constructor(definition: DriverDefinition, config: DriverConfig) {
+  constructor(definition: DriverDefinition, config: DriverConfig, name: string = definition.name) {
+    this.name = name;
+    this.capabilities = definition.capabilities;
+    this.config = config;
     this.#definition = definition;
-    this.#config = config;
   }
 
-  get name(): string {
-    return this.#definition.name;
-  }
-
-  get capabilities(): DriverCapabilities {
-    return this.#definition.capabilities;
+  /** The driver itself, for what concerns a whole host: what is locked, and by whom. */
+  get driver(): Driver {
+    return this.#driver ??= this.#definition.create(this.config);
   }
 
   /**
@@ -31,18 +36,9 @@ export class Plugin {
     if (this.#state === "unloaded") {
       throw new LockvisorError("usage", `newManager: plugin ${this.name} is unloaded; load it again`);
     }
-    if (mode !== "start") {
-      throw new LockvisorError(
-        "unavailable",
-        `newManager: plugin ${this.name} does not offer the mode "${mode}"`,
-      );
-    }
-    const manager = new LockManager(
-      this.#definition,
-      this.#config,
-      options,
-      () => this.#managers.delete(manager),
-    );
+    if (mode === "migrate") requireAbility(this, "migration", `make a manager of mode "migrate"`);
+    const onFree = () => void this.#managers.delete(manager);
+    const manager = new LockManager(this, { ...options, mode, onFree });
     this.#managers.add(manager);
     return manager;
   }
@@ -62,7 +58,12 @@ export class Plugin {
   }
 }
 
-/** Loads a driver by its name. @throws {LockvisorError} `unavailable` for a name that no driver has */
-export function loadPlugin(name: string, config: DriverConfig): Plugin {
-  return new Plugin(driverNamed(name), config);
+/**
+ * Loads a driver: a built-in one by its name, another one by the path of its module, with a "/" in it.
+ * @throws {LockvisorError} `unavailable` for a name that no driver has or a module that is no driver, `permission`
+ * for a file that others may write
+ */
+export async function loadPlugin(name: string, config: DriverConfig): Promise<Plugin> {
+  const { definition, loadedAs } = await findDriver(name, config.effectiveUid);
+  return new Plugin(definition, config, loadedAs);
 }

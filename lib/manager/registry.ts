@@ -14,14 +14,29 @@ export function driverNames(): string[] {
   return DRIVERS.map((driver) => driver.name);
 }
 
-/** The driver of a name. @throws {LockvisorError} `unavailable` */
+/** The built-in driver of a name. @throws {LockvisorError} `unavailable` */
 export function driverNamed(name: string): DriverDefinition {
   const driver = DRIVERS.find((candidate) => candidate.name === name);
   if (driver === undefined) {
     throw new LockvisorError(
       "unavailable",
-      `there is no plugin "${name}"; there are: ${driverNames().join(", ")}`,
+      `there is no plugin "${name}"; there are: ${
+        driverNames().join(", ")
+      }, and drivers in files by a path with a "/"`,
     );
   }
   return driver;
+}
+
+/** A driver, and what it is to be loaded by another time. */
+export interface FoundDriver {
+  definition: DriverDefinition;
+  loadedAs: string;
+}
+
+/** A driver by its name, or by the path of its module. @throws {LockvisorError} `unavailable`, `permission` */
+export async function findDriver(name: string, effectiveUid: number): Promise<FoundDriver> {
+  if (!name.includes("/")) return { definition: driverNamed(name), loadedAs: name };
+  const { driverInFile } = await import("./driver_file.ts");
+  return await driverInFile(name, effectiveUid);
 }

@@ -21,7 +21,7 @@ const config: DriverConfig = {
   effectiveUid,
   warn() {},
 };
-const plugin = loadPlugin("sync-manager", config);
+const plugin = await loadPlugin("sync-manager", config);
 
 for (const count of [1, 10, 100]) {
   const disks = Array.from({ length: count }, (_, number) => `${directory}/disk-${count}-${number}`);
@@ -44,12 +44,12 @@ for (const count of [1, 10, 100]) {
 
   Deno.bench(`acquire and release ${group}`, { group }, async (bench) => {
     const store = new GuestStore(`${directory}/run`);
-    const manager = plugin.newManager("domain", "start", { store, storage: [], cwd: directory });
+    const manager = plugin.newManager("domain", "start", { store, cwd: directory });
     manager.setParameter("name", `guest-${count}`);
     for (const disk of disks) manager.registerResource("disk", disk, "exclusive");
     bench.start();
     await manager.acquireObject();
-    manager.shutdown();
+    await manager.shutdown();
     bench.end();
     manager.free();
   });

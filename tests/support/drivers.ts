@@ -20,7 +20,7 @@ export function driverConfigOf(world: World): DriverConfig {
 
 /** What managers in a world need beside their driver. */
 export function managerOptionsOf(world: World): ManagerOptions {
-  return { store: new GuestStore(world.runtimeDir), storage: [], cwd: world.directory };
+  return { store: new GuestStore(world.runtimeDir), cwd: world.directory };
 }
 
 /**

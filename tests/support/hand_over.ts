@@ -5,7 +5,7 @@ import type { World } from "./world.ts";
 // Takes a lease, hands it over to a child, prints the child's pid and ends without giving anything back.
 const [lockspace, runtimeDir, hostId] = Deno.args as [string, string, string];
 const world = { lockspace, runtimeDir, hostId, directory: runtimeDir } as World;
-const manager = loadPlugin("sync-manager", driverConfigOf(world))
+const manager = (await loadPlugin("sync-manager", driverConfigOf(world)))
   .newManager("domain", "start", managerOptionsOf(world));
 manager.setParameter("name", "vm1");
 manager.registerResource("lease", "cluster:db", "exclusive");

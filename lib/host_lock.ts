@@ -1,0 +1,129 @@
+import type {
+  Driver,
+  DriverConfig,
+  Forecast,
+  Inspection,
+  Known,
+  ResolvedResource,
+} from "./driver/contract.ts";
+import { resolveResource, type ResourceSpec } from "./identity/resource.ts";
+import { initLockspace } from "./lockspace/lockspace.ts";
+import { type AttachedGuest, attachGuests } from "./manager/attach_guests.ts";
+import { breakLocks, type BreakOrder, type BreakReport, type BreakTarget } from "./manager/break_locks.ts";
+import type { GuestRecord } from "./manager/guest_record.ts";
+import type { GuestStore } from "./manager/guest_store.ts";
+import { type HostView, observeHost } from "./manager/guest_view.ts";
+import { proveReleased } from "./manager/left_over_locks.ts";
+import type { PluginSet } from "./manager/plugin_set.ts";
+import { stopProcessors } from "./manager/processors.ts";
+import { type LostLockAction, type LostLockFate, settleLostLocks } from "./manager/settle_lost_locks.ts";
+import { tidyLockspace, type TidyReport } from "./manager/tidy_lockspace.ts";
+import { type EndOutcome, waitForEnd } from "./process/ending.ts";
+
+/*
+ * What concerns a host as a whole: its guests, the lockspace that they use, and disks whoever has them. The command line
+ * uses these, and domain_lock.ts for what is done to one guest.
+ */
+
+/** A host's guests, its plugins, and the settings in force. */
+export interface HostLock {
+  store: GuestStore;
+  plugins: PluginSet;
+  config: DriverConfig;
+}
+
+/** All guests of this host, with the locks that the kernel shows. Records of guests that are gone are taken away. */
+export async function hostStatus({ store, plugins }: HostLock): Promise<HostView> {
+  const entries = store.list();
+  const drivers = await plugins.inUse(entries);
+  return observeHost(store, entries, (plugin) => drivers.get(plugin));
+}
+
+/** What a resource is locked under. @throws {LockvisorError} as `resolveResource` */
+export function resolveOnHost({ config }: HostLock, spec: ResourceSpec): ResolvedResource {
+  return resolveResource(spec, { hostId: config.host.id, storage: config.storage });
+}
+
+/** Who has a resource, by the driver of a plugin. */
+export async function inspectResource(
+  { plugins }: HostLock,
+  plugin: string,
+  resource: ResolvedResource,
+): Promise<Inspection> {
+  return (await plugins.load(plugin)).driver.inspect(resource);
+}
+
+/** What a start with these resources would meet now. Takes nothing. */
+export async function checkResources(
+  { plugins }: HostLock,
+  plugin: string,
+  resources: readonly ResolvedResource[],
+): Promise<Forecast[]> {
+  return (await plugins.load(plugin)).driver.forecast(undefined, resources);
+}
+
+/** A guest after attaching, and what was done about locks that it has lost. */
+export type SettledGuest = AttachedGuest & { fate: LostLockFate };
+
+/**
+ * After a restart, or when records are in doubt: finds every guest of this host again, mends what can be mended, and
+ * deals with the guests whose locks are lost. `lock-lost` is noted in their records, and taken back when all is well.
+ * @param choose which of the guests are meant; what it throws leaves their processes alone
+ */
+export async function attachHost(
+  { store, plugins, config }: HostLock,
+  choose: (guests: AttachedGuest[]) => AttachedGuest[],
+  action: LostLockAction,
+): Promise<SettledGuest[]> {
+  const drivers: ReadonlyMap<string, Driver> = await plugins.inUse(store.list());
+  const settled: SettledGuest[] = [];
+  for (const guest of choose(await attachGuests({ store, hostId: config.host.id, drivers }))) {
+    const driver = drivers.get(guest.record.plugin);
+    const isWell = guest.lost.length === 0 && guest.record.state !== "lock-lost";
+    const result = isWell || driver === undefined
+      ? { ...guest, fate: "left" as const }
+      : await settleLostLocks(guest, {
+        store,
+        driver,
+        action,
+        stopProcessors: (record) => stopProcessors(record, "signal"),
+      });
+    if (result !== undefined) settled.push(result);
+  }
+  return settled;
+}
+
+/**
+ * Waits until a guest's process has ended, and proves with the lease on itself that it has: one that forked lives on.
+ * @throws {LockvisorError} `locked` when a process that inherited its lease still has it
+ */
+export async function waitForGuestEnd(
+  { store, plugins }: HostLock,
+  guest: GuestRecord,
+  options: { timeoutMs: number },
+): Promise<{ outcome: EndOutcome; held: Exclude<Known, true> }> {
+  const outcome = await waitForEnd(guest.carriers[0], options);
+  if (outcome !== "ended") return { outcome, held: null };
+  const driver = (await plugins.inUse([{ kind: "record", record: guest }])).get(guest.plugin);
+  return { outcome, held: await proveReleased(guest, guest.leaseKeys, { store, driver }) };
+}
+
+/** Removes what nobody needs any more from the lockspace and the records, or tells what would be removed. */
+export function tidyHost({ store, config }: HostLock, action: "remove" | "list"): TidyReport {
+  return tidyLockspace(config, store, action);
+}
+
+/** Frees the locks of hosts that are dead and fenced. @throws {LockvisorError} as `breakLocks` */
+export function breakOnHost(
+  { config }: HostLock,
+  target: BreakTarget,
+  order: BreakOrder,
+): Promise<BreakReport> {
+  return breakLocks(config, target, order);
+}
+
+/** Makes a lockspace. @throws {LockvisorError} as `initLockspace` */
+export function makeLockspace(path: string, effectiveUid: number) {
+  const { outcome, lockspace } = initLockspace(path, effectiveUid);
+  return { outcome, path: lockspace.path, id: lockspace.id };
+}

@@ -1,0 +1,53 @@
+import type { Driver, RunningGuest } from "../driver/contract.ts";
+import { LockvisorError } from "../errors.ts";
+import { lifeOf } from "../process/process_identity.ts";
+import type { GuestRecord, RecordedResource } from "./guest_record.ts";
+import type { GuestStore } from "./guest_store.ts";
+import { claimsOf, unlockedResources } from "./lost_locks.ts";
+
+/** What is done to a guest that runs works with these. */
+export interface AttachedContext {
+  store: GuestStore;
+  driver: Driver;
+  plugin: string;
+  hostId: string;
+}
+
+/** The record as it is now, of a guest that lives. @throws {LockvisorError} `data` when it does not */
+export function currentRecord(store: GuestStore, guest: Pick<GuestRecord, "uuid" | "name">): GuestRecord {
+  const entry = store.read(guest.uuid);
+  if (entry?.kind !== "record" || lifeOf(entry.record.carriers[0]) === "dead") {
+    throw new LockvisorError("data", `guest "${guest.name}" does not run any more`);
+  }
+  return entry.record;
+}
+
+/** A record as drivers see its guest. */
+export function runningGuest(
+  { uuid, name, id, qmp, onLockFailure, carriers, resources }: GuestRecord,
+): RunningGuest {
+  const [{ pid, startTime, bootId, pidNamespace }] = carriers;
+  const process = { pid, startTime, bootId, pidNamespace };
+  return { guest: { uuid, name, id, qmp, onLockFailure }, process, carriers, resources };
+}
+
+/**
+ * Refuses to go on where the record names a lock that the kernel does not show.
+ * @throws {LockvisorError} `data`, naming the resource
+ */
+export function refuseLostLocks(
+  driver: Driver,
+  record: GuestRecord,
+  resources: readonly RecordedResource[],
+): void {
+  const [unlocked] = unlockedResources(resources, driver.evidence(claimsOf(record)).flat());
+  if (unlocked === undefined) return;
+  const { type, name } = unlocked;
+  const why = record.givenUp.length > 0
+    ? `it was given up while the guest is paused; resume the guest first`
+    : `who held it has ended, or the lock was taken away; release the ${type} and acquire it anew`;
+  throw new LockvisorError(
+    "data",
+    `${type} ${name} of guest "${record.name}" is not locked any more: ${why}`,
+  );
+}

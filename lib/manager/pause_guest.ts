@@ -1,0 +1,125 @@
+import type { GivenUpKey, TakeBackOutcome } from "../driver/contract.ts";
+import { LockvisorError } from "../errors.ts";
+import { type AttachedContext, currentRecord, refuseLostLocks, runningGuest } from "./attached_record.ts";
+import type { GuestRecord } from "./guest_record.ts";
+import { keysToGiveUp } from "./hotplug_plan.ts";
+import { formatLockState, parseLockState } from "./lock_state.ts";
+import { startProcessors, stopProcessors } from "./processors.ts";
+import { holderText, lockedError } from "./refusal.ts";
+
+/** What a paused guest does with its locks: virtual machines keep them unless somebody asks for the disks. */
+export type LocksWhilePaused = "kept" | "released";
+
+/** The state of what a guest has given up, as text. */
+export function formatState({ givenUp }: GuestRecord): string {
+  return formatLockState(givenUp);
+}
+
+/**
+ * Notes that a guest is paused. With `released` it gives the locks on its resources up, but for the lease on
+ * itself: it still is this guest. The processors are stopped before anything is released.
+ */
+export async function pauseGuest(
+  { store, driver }: AttachedContext,
+  guest: GuestRecord,
+  locks: LocksWhilePaused,
+): Promise<GuestRecord> {
+  return await store.withGuest(guest.uuid, async () => {
+    const record = currentRecord(store, guest);
+    await stopProcessors(record, "leave");
+    if (locks === "kept" || record.givenUp.length > 0) {
+      return store.update(record, (current) => ({ ...current, state: "paused" }));
+    }
+    // Written before the first lock goes: whoever resumes after a crash takes back what is still held as well.
+    let paused = record;
+    await driver.giveUp(runningGuest(record), keysToGiveUp(record, record.resources), (givenUp) => {
+      paused = store.update(record, (current) => ({ ...current, state: "paused", givenUp }));
+    });
+    return paused.state === "paused"
+      ? paused
+      : store.update(record, (current) => ({ ...current, state: "paused" }));
+  });
+}
+
+/**
+ * Takes back what a paused guest gave up, then lets it run on.
+ * @throws {LockvisorError} `locked` when somebody has or had one of its disks in between; nothing has changed then
+ */
+export async function resumeGuest(
+  { store, driver }: AttachedContext,
+  guest: GuestRecord,
+  { changes, state }: { changes: "refuse" | "accept"; state?: string | undefined },
+): Promise<GuestRecord> {
+  const told = state === undefined ? [] : parseLockState(state);
+  return await store.withGuest(guest.uuid, async () => {
+    const record = currentRecord(store, guest);
+    const givenUp = givenUpKeys(record, told);
+    if (givenUp.length > 0) {
+      const result = await driver.takeBack(runningGuest(record), givenUp, changes);
+      if (result.outcome !== "taken") throw takeBackError(record, result);
+    }
+    const locked = store.update(record, (current) => ({ ...current, givenUp: [] }));
+    refuseLostLocks(driver, locked, locked.resources.filter(({ keys }) => keys.length > 0));
+    await startProcessors(locked);
+    return store.update(locked, (current) => ({ ...current, state: "running" }));
+  });
+}
+
+/**
+ * What is to be taken back: what the record tells, with the generations that the caller was told when the guest paused
+ * where those are lower. What the record does not name as given up is held.
+ * @throws {LockvisorError} `data` when the caller speaks of a key that is not this guest's
+ */
+export function givenUpKeys(
+  record: Pick<GuestRecord, "name" | "givenUp" | "resources">,
+  told: readonly GivenUpKey[],
+): GivenUpKey[] {
+  const own = new Set(record.resources.flatMap(({ keys }) => keys));
+  const foreign = told.find(({ key }) => !own.has(key));
+  if (foreign !== undefined) {
+    throw new LockvisorError(
+      "data",
+      `the state speaks of key ${foreign.key}, which guest "${record.name}" does not have`,
+    );
+  }
+  const generations = new Map(told.map(({ key, generation }) => [key, generation]));
+  return record.givenUp.map((each) => ({
+    ...each,
+    generation: Math.min(each.generation, generations.get(each.key) ?? each.generation),
+  }));
+}
+
+/** The state of all locks of a guest on its resources: those that it holds, and those that a pause has given up. */
+export async function inquireGuest({ driver, store }: AttachedContext, guest: GuestRecord): Promise<string> {
+  const record = currentRecord(store, guest);
+  const givenUp = new Set(record.givenUp.map(({ key }) => key));
+  const held = keysToGiveUp(record, record.resources).filter((key) => !givenUp.has(key));
+  return formatLockState([...record.givenUp, ...await driver.inquire(runningGuest(record), held)]);
+}
+
+function takeBackError(
+  record: GuestRecord,
+  result: Exclude<TakeBackOutcome, { outcome: "taken" }>,
+): LockvisorError {
+  const resource = record.resources.find(({ keys }) => keys.includes(result.key));
+  const { type, name, access } = resource ??
+    { type: "lease" as const, name: result.key, access: "exclusive" as const };
+  const guest = `guest "${record.name}" stays paused`;
+  switch (result.outcome) {
+    case "refused":
+      return lockedError({ resource: { type, name, access }, holders: result.holders });
+    case "changed": {
+      const by = result.had === null ? "somebody" : holderText(result.had);
+      const text =
+        `${type} ${name} was locked by ${by} in between, and may have been written; ${guest}; if its memory may go on all the same: lockvisor resume --accept-changes`;
+      return new LockvisorError("locked", text, {
+        details: { resource: { type, name, access }, holder: result.had },
+      });
+    }
+    case "lost":
+      return new LockvisorError(
+        "data",
+        `the lock file of ${type} ${name} was removed while the guest was paused; ${guest}; release and acquire the ${type} anew`,
+      );
+  }
+}

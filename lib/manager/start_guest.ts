@@ -1,0 +1,64 @@
+import type { Driver, Guest, Hold, ResolvedResource } from "../driver/contract.ts";
+import { identifySelf } from "../process/process_identity.ts";
+import type { GuestRecord } from "./guest_record.ts";
+import type { GuestStore } from "./guest_store.ts";
+import { lockedError } from "./refusal.ts";
+
+/** What the start of a guest works with, and what is written down about it. */
+export interface StartContext {
+  store: GuestStore;
+  driver: Driver;
+  plugin: string;
+  hostId: string;
+  command: readonly string[];
+}
+
+/**
+ * Takes all locks of a guest that is about to start in this process, or none, and writes its record.
+ * @throws {LockvisorError} `locked` with the holder's name; nothing is left behind then
+ */
+export async function takeForStart(
+  context: StartContext,
+  guest: Guest,
+  resources: readonly ResolvedResource[],
+): Promise<{ hold: Hold; record: GuestRecord }> {
+  const result = await context.driver.acquire(guest, resources);
+  if (result.outcome === "refused") throw lockedError(result.refusal);
+  const { hold } = result;
+  try {
+    const record = recordOf(context, { guest, hold }, resources);
+    context.store.claim(record);
+    return { hold, record };
+  } catch (error) {
+    hold.giveBack();
+    throw error;
+  }
+}
+
+function recordOf(
+  { driver, plugin, hostId, command }: StartContext,
+  { guest, hold }: { guest: Guest; hold: Hold },
+  resources: readonly ResolvedResource[],
+): GuestRecord {
+  return {
+    uuid: guest.uuid,
+    name: guest.name,
+    id: guest.id,
+    plugin,
+    state: "starting",
+    since: new Date().toISOString().replace(/\.\d+Z$/, "Z"),
+    hostId,
+    carriers: [{ kind: "guest", ...identifySelf(), locks: hold.locks }],
+    leaseKeys: hold.leaseKeys,
+    resources: resources.map((resource) => ({
+      type: resource.type,
+      name: resource.name,
+      access: resource.access,
+      keys: driver.keysOf(resource),
+    })),
+    givenUp: [],
+    command: [...command],
+    qmp: guest.qmp,
+    onLockFailure: guest.onLockFailure,
+  };
+}

@@ -1,0 +1,38 @@
+import type { DriverConfig, Guest, ResolvedResource } from "../driver/contract.ts";
+
+/** What a supervisor is told of: the guest, what it uses, and where its locks and records are. */
+export interface Supervised {
+  plugin: string;
+  guest: Guest;
+  resources: readonly ResolvedResource[];
+  config: DriverConfig;
+  runtimeDir: string;
+}
+
+/** The arguments with which this program starts a guest, up to and with the `--` before the guest's command. */
+export function supervisorArguments({ plugin, guest, resources, config, runtimeDir }: Supervised): string[] {
+  // With "=", since a value may begin with a dash.
+  const args = ["run", `--plugin=${plugin}`, `--name=${guest.name}`, `--uuid=${guest.uuid}`];
+  if (guest.id !== null) args.push(`--id=${guest.id}`);
+  if (guest.qmp !== null) args.push(`--qmp=${guest.qmp}`);
+  args.push(`--on-lock-failure=${guest.onLockFailure}`, ...settingArguments(config, runtimeDir));
+  for (const { type, name, access } of resources) {
+    args.push(`--${type}=${name.replaceAll(",", ",,")},access=${access}`);
+  }
+  return [...args, "--"];
+}
+
+/** The settings in force here, so that the program we name works on the same lockspace and records. */
+function settingArguments(
+  { lockspace, host, sharedStorage, readonlyDisks, storage }: DriverConfig,
+  runtimeDir: string,
+): string[] {
+  return [
+    ...(lockspace.origin === "configured" ? [`--lockspace=${lockspace.path}`] : []),
+    `--runtime-dir=${runtimeDir}`,
+    `--host-id=${host.id}`,
+    `--shared-storage=${sharedStorage}`,
+    `--readonly=${readonlyDisks}`,
+    ...storage.map(({ id, path }) => `--storage=${id}=${path}`),
+  ];
+}
