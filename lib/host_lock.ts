@@ -7,7 +7,8 @@ import type {
   ResolvedResource,
 } from "./driver/contract.ts";
 import { resolveResource, type ResourceSpec } from "./identity/resource.ts";
-import { initLockspace } from "./lockspace/lockspace.ts";
+import { initLockspace, openLockspace } from "./lockspace/lockspace.ts";
+import { uuidsNotedAs } from "./lockspace/noted_names.ts";
 import { type AttachedGuest, attachGuests } from "./manager/attach_guests.ts";
 import { breakLocks, type BreakOrder, type BreakReport, type BreakTarget } from "./manager/break_locks.ts";
 import type { GuestRecord } from "./manager/guest_record.ts";
@@ -51,6 +52,15 @@ export async function inspectResource(
   resource: ResolvedResource,
 ): Promise<Inspection> {
   return (await plugins.load(plugin)).driver.inspect(resource);
+}
+
+/**
+ * The UUIDs of guests that had a name on this host, the newest first, by the notes that outlive records.
+ * @throws {LockvisorError} as `openLockspace`
+ */
+export function formerUuids({ config }: HostLock, name: string): string[] {
+  const lockspace = openLockspace(config.lockspace, config.effectiveUid, config.storage);
+  return uuidsNotedAs(lockspace, name, config.host.id);
 }
 
 /** What a start with these resources would meet now. Takes nothing. */

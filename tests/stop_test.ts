@@ -153,6 +153,57 @@ Deno.test("a stopped guest that had a UUID of its own is still known by it", asy
   const again = JSON.parse((await world.run(["stop", uuid, "--json"])).stdout);
   assert.equal(again.outcome, "already-stopped");
   assert.equal(again.by, null);
+
+  const byName = await world.run(["stop", "vm1"]);
+  assert.deepEqual(
+    [byName.code, byName.stdout, byName.stderr],
+    [0, 'guest "vm1" has stopped already\n', ""],
+    "by the note that it left",
+  );
+  assert.equal(JSON.parse((await world.run(["stop", "vm1", "--json"])).stdout).guest.uuid, uuid);
+  assert.equal((await world.run(["wait", "vm1"])).code, 0);
+  assert.equal((await world.run(["gc"])).code, 0);
+  assert.equal((await world.run(["stop", uuid])).code, 0, "its generation stays");
+  const forgotten = await world.run(["stop", "vm1"]);
+  assert.equal(forgotten.code, 65);
+  assert.match(forgotten.stderr, /^lockvisor: no guest "vm1" runs on this host; see: lockvisor status\n$/);
+});
+
+Deno.test("a name that an older guest has left is not taken for one that runs without a record", async () => {
+  await using world = await World.create();
+  const [older, newer] = ["11111111-2222-4333-8444-555555555555", "66666666-7777-4888-9999-aaaaaaaaaaaa"];
+  const disk = await world.disk("a");
+  const first = await world.startRunning([
+    "run",
+    "--name",
+    "vm1",
+    "--uuid",
+    older,
+    "--disk",
+    disk,
+    "--",
+    "sleep",
+    "60",
+  ]);
+  await first.kill();
+  assert.equal((await world.run(["stop", "vm1"])).code, 0);
+  // The older guest lives on under another name: what it left beside the disk must not count.
+  await world.startRunning(["run", "--name", "vm2", "--uuid", older, "--", "sleep", "60"]);
+  const unnamed = await world.run(["stop", "vm1"]);
+  assert.equal(unnamed.code, 65, unnamed.stdout);
+
+  await world.startRunning(["run", "--name", "vm1", "--uuid", newer, "--", "sleep", "60"]);
+  await Deno.remove(`${world.runtimeDir}/guests/${newer}.json`);
+  for (const command of ["stop", "wait"]) {
+    const refused = await world.run([command, "vm1"]);
+    assert.equal(refused.code, 65, refused.stdout);
+    assert.match(
+      refused.stderr,
+      new RegExp(`its lease guest:${newer} is held by guest "vm1".*run: lockvisor attach`),
+    );
+  }
+  assert.equal((await world.run(["attach", "vm1"])).code, 0);
+  assert.equal((await world.run(["stop", "vm1"])).code, 0);
 });
 
 Deno.test("a guest without an operating system ignores the power button and gets quit", async () => {

@@ -1,8 +1,9 @@
 import { attachHost, type SettledGuest } from "../host_lock.ts";
 import { exitStatusOf, LockvisorError, printable } from "../errors.ts";
 import type { AttachedGuest } from "../manager/attach_guests.ts";
-import type { GuestRecord } from "../manager/guest_record.ts";
+import { chooseGuest } from "../manager/find_guest.ts";
 import type { LostLockAction } from "../manager/settle_lost_locks.ts";
+import { lifeOf } from "../process/process_identity.ts";
 import type { CliContext } from "./context.ts";
 import type { Invocation } from "./parse.ts";
 import { openSession } from "./session.ts";
@@ -33,19 +34,19 @@ export async function attach(
   return unlocked.some(({ fate }) => fate !== "killed") ? exitStatusOf("locked") : 0;
 }
 
-/** The guests of these names or UUIDs; all, when there is none. @throws {LockvisorError} `data` for an unknown one */
+/**
+ * The guests of these names or UUIDs; all, when there is none.
+ * @throws {LockvisorError} `data` for an unknown one, or when a name fits several
+ */
 function chooseNamed(guests: AttachedGuest[], names: readonly string[]): AttachedGuest[] {
-  const unknown = names.find((name) => !guests.some(({ record }) => isNamed(record, name)));
-  if (unknown !== undefined) {
-    throw new LockvisorError("data", `no guest "${unknown}" runs on this host; see: lockvisor status`);
-  }
-  return names.length === 0
-    ? guests
-    : guests.filter(({ record }) => names.some((name) => isNamed(record, name)));
-}
-
-function isNamed({ name, uuid }: GuestRecord, asked: string): boolean {
-  return name === asked || uuid === asked.toLowerCase();
+  if (names.length === 0) return guests;
+  const records = guests.map(({ record }) => record);
+  const chosen = names.map((name) => {
+    const record = chooseGuest(name, records, ({ carriers }) => lifeOf(carriers[0]));
+    if (record !== undefined) return record;
+    throw new LockvisorError("data", `no guest "${name}" runs on this host; see: lockvisor status`);
+  });
+  return guests.filter(({ record }) => chosen.includes(record));
 }
 
 function attachedText({ record, repairs, lost, locked }: AttachedGuest): string {

@@ -18,9 +18,11 @@ export type RecordEntry =
 export class GuestStore {
   readonly runtimeDir: string;
   readonly #directory: string;
+  readonly #effectiveUid: number;
 
-  constructor(runtimeDir: string) {
+  constructor(runtimeDir: string, effectiveUid: number = Deno.uid() ?? 0) {
     this.runtimeDir = runtimeDir;
+    this.#effectiveUid = effectiveUid;
     this.#directory = `${runtimeDir}/guests`;
   }
 
@@ -33,8 +35,16 @@ export class GuestStore {
     openOwnLock(this.#recordsLock).close();
   }
 
-  /** All records. The directory need not exist. */
+  /**
+   * All records. The directory need not exist.
+   * @throws {LockvisorError} `permission` when somebody else may have written them: what a record names is stopped
+   */
   list(): RecordEntry[] {
+    for (const directory of [this.runtimeDir, this.#directory]) {
+      const status = directoryStatus("runtime directory", directory);
+      if (status === undefined) return [];
+      refuseUnsafeDirectory("runtime directory", directory, status, this.#effectiveUid);
+    }
     let names: string[];
     try {
       names = Array.from(Deno.readDirSync(this.#directory), (entry) => entry.name);
