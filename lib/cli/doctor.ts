@@ -26,8 +26,11 @@ async function findingsOf(options: OptionValues, context: CliContext): Promise<F
     return [finding("configuration", failure(error.message)), ...await examineSystem(searchPath)];
   }
   const { settings, store, plugins } = session;
-  const drivers = await plugins.inUse(store.list());
-  return await examine({
+  const { drivers, missing } = await plugins.inUse(store.list());
+  const lacking = [...missing.values()].map((reason) =>
+    finding("plugins", failure(`${reason}; the guests that it locks cannot be looked after`))
+  );
+  const found = await examine({
     lockspace: settings.lockspace,
     store,
     findDriver: (name) => drivers.get(name),
@@ -35,6 +38,7 @@ async function findingsOf(options: OptionValues, context: CliContext): Promise<F
     storage: settings.storage,
     searchPath,
   });
+  return [...found, ...lacking];
 }
 
 function formatFindings(findings: readonly Finding[]): string {

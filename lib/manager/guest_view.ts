@@ -63,7 +63,8 @@ export function observeHost(
 
 function observeGuest(record: GuestRecord, driver: Driver | undefined): ObservedGuest {
   const claims = record.carriers.map(({ pid, kind, locks }) => ({ pid, kind, locks }));
-  const evidence = driver?.evidence(claims).flat() ?? [];
+  const evidence = driver?.evidence(claims).flat() ??
+    claims.flatMap(({ locks }) => locks.map(({ key }): LockEvidence => ({ key, held: null })));
   return { view: viewOf(record, evidence, shownState(record)), locks: countLocks(evidence) };
 }
 
