@@ -12,6 +12,7 @@ import type { FoundDriver } from "./registry.ts";
  */
 export async function driverInFile(path: string, effectiveUid: number): Promise<FoundDriver> {
   const file = canonical(absolutePath(path));
+  if (!Deno.statSync(file).isFile) throw new LockvisorError("unavailable", `plugin ${path} is not a file`);
   for (const [index, place] of placesTo(file).entries()) {
     const kind = index < 2 ? "own" : "above";
     const fault = ownershipFault(Deno.statSync(place), kind, effectiveUid);

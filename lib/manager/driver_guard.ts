@@ -80,7 +80,10 @@ function checked(path: string, method: string, result: unknown): unknown {
 const CHECKS: Record<string, (outcome: JsonFields) => void> = {
   acquire: (outcome) => {
     if (isRefused(outcome)) return;
-    const hold = new JsonFields(outcome.get("hold", isHold, `an object with a method "giveBack"`), "the hold");
+    const hold = new JsonFields(
+      outcome.get("hold", isHold, `an object with a method "giveBack"`),
+      "the hold",
+    );
     hold.list("locks", readLock);
     hold.list("leaseKeys", readKey);
   },
