@@ -5,11 +5,9 @@ import { parseCommandLine } from "../lib/cli/parse.ts";
 import { parseDisk, parseLease } from "../lib/identity/specification.ts";
 import { loadPlugin, Plugin } from "../lib/manager/plugin.ts";
 import { driverNames } from "../lib/manager/registry.ts";
-import { isLeaseHeld } from "./conformance/kernel_view.ts";
 import { checkSequences } from "./conformance/start_sequences.ts";
 import { driverConfigOf, managerOptionsOf, recordingDriver } from "./support/drivers.ts";
 import { refusal } from "./support/refusal.ts";
-import { until } from "./support/until.ts";
 import { World } from "./support/world.ts";
 
 const UUID = "b1111111-2222-4333-8444-555555555555";
@@ -39,24 +37,6 @@ Deno.test("a manager asks its driver in order, and gives back what it cannot rec
   assert.equal(await refusal(() => second.acquireObject(), /names are unique on a host/), "locked");
   assert.deepEqual(log, ["acquire", "giveBack"]);
   second.free();
-});
-
-Deno.test("handed over locks are in the process that is started next, and outlive this one", async () => {
-  await using world = await World.create();
-  // In a process of its own: guests of tests that run beside would inherit the descriptors here.
-  const script = new URL("./support/hand_over.ts", import.meta.url).pathname;
-  const args = ["run", "-A", "--no-check", script, world.lockspace, world.runtimeDir, world.hostId];
-  const { code, stdout, stderr } = await world.execute(Deno.execPath(), args, {
-    env: { DENO_DIR: Deno.env.get("DENO_DIR") ?? `${Deno.env.get("HOME")}/.cache/deno` },
-  });
-  assert.equal(code, 0, stderr);
-  const heir = Number(stdout);
-  try {
-    assert.ok(isLeaseHeld(world, "cluster:db"), "held after its maker has ended");
-  } finally {
-    Deno.kill(heir, "SIGKILL");
-  }
-  await until("the heir has ended", () => !isLeaseHeld(world, "cluster:db"));
 });
 
 Deno.test("any sequence of calls of a manager goes as the phases say, whatever the driver", async () => {

@@ -18,7 +18,7 @@ class WholeGuests {
   async acquire(guest) {
     this.prepare();
     const key = await keyOf(guest);
-    const path = `${this.directory}/${key}`;
+    const path = this.fileOf(key);
     const file = Deno.openSync(path, { read: true, write: true, create: true, mode: 0o600 });
     if (!await lockWithin(file, RETRY_MS)) {
       file.close();
@@ -34,7 +34,7 @@ class WholeGuests {
   /** Tried with another descriptor: closing that one does not touch a lock of anybody's. */
   isHeld(keys) {
     return keys.some((key) => {
-      const file = openIfPresent(`${this.directory}/${key}`);
+      const file = openIfPresent(this.fileOf(key));
       if (file === undefined) return false;
       const isFree = file.tryLockSync(true);
       file.close();
@@ -44,8 +44,13 @@ class WholeGuests {
 
   evidence(claims) {
     return claims.map(({ pid, locks }) =>
-      locks.map(({ key, slots }) => ({ key, held: holds(pid, slots.a, `${this.directory}/${key}`) }))
+      locks.map(({ key, slots }) => ({ key, held: holds(pid, slots.a, this.fileOf(key)) }))
     );
+  }
+
+  /** Messages name who has inherited a lock if its file is called so. */
+  fileOf(key) {
+    return `${this.directory}/${key}.a`;
   }
 
   prepare() {

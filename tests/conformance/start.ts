@@ -136,4 +136,28 @@ export function testStart({ definition, install, keepsOut, forecasts }: Candidat
     plugin.unload();
     assert.deepEqual(managerOptionsOf(world).store.list(), []);
   });
+
+  Deno.test(`${name}: handed over locks are in the process that is started next, and outlive this one`, async () => {
+    await using world = await World.create();
+    // In a process of its own: guests of tests that run beside would inherit the descriptors here.
+    const script = new URL("../support/hand_over.ts", import.meta.url).pathname;
+    const { lockspace, runtimeDir, hostId } = world;
+    const args = ["run", "-A", "--no-check", script, await install(world), lockspace, runtimeDir, hostId];
+    const { code, stdout, stderr } = await world.execute(Deno.execPath(), args, {
+      env: { DENO_DIR: Deno.env.get("DENO_DIR") ?? `${Deno.env.get("HOME")}/.cache/deno` },
+    });
+    assert.equal(code, 0, stderr);
+    const heir = Number(stdout);
+    try {
+      assert.equal(
+        lockedFiles(world, heir).length > 0,
+        keepsOut !== "nobody",
+        "held after its maker has ended",
+      );
+      assert.equal(isLeaseHeld(world, "cluster:db"), excludes);
+    } finally {
+      Deno.kill(heir, "SIGKILL");
+    }
+    await until("the heir has ended", () => !isLeaseHeld(world, "cluster:db"));
+  });
 }
