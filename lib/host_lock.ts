@@ -1,18 +1,11 @@
-import type {
-  Driver,
-  DriverConfig,
-  Forecast,
-  Inspection,
-  Known,
-  ResolvedResource,
-} from "./driver/contract.ts";
+import type { DriverConfig, Forecast, Inspection, Known, ResolvedResource } from "./driver/contract.ts";
 import { resolveResource, type ResourceSpec } from "./identity/resource.ts";
 import { initLockspace, openLockspace } from "./lockspace/lockspace.ts";
 import { uuidsNotedAs } from "./lockspace/noted_names.ts";
 import { type AttachedGuest, attachGuests } from "./manager/attach_guests.ts";
 import { breakLocks, type BreakOrder, type BreakReport, type BreakTarget } from "./manager/break_locks.ts";
 import type { GuestRecord } from "./manager/guest_record.ts";
-import type { GuestStore } from "./manager/guest_store.ts";
+import type { GuestStore, RecordEntry } from "./manager/guest_store.ts";
 import { type HostView, observeHost } from "./manager/guest_view.ts";
 import { proveReleased } from "./manager/left_over_locks.ts";
 import type { PluginSet } from "./manager/plugin_set.ts";
@@ -34,9 +27,12 @@ export interface HostLock {
 }
 
 /** All guests of this host, with the locks that the kernel shows. Records of guests that are gone are taken away. */
-export async function hostStatus({ store, plugins }: HostLock): Promise<HostView> {
+export async function hostStatus({ store, plugins, config }: HostLock): Promise<HostView> {
   const entries = store.list();
-  const drivers = await plugins.inUse(entries);
+  const { drivers, missing } = await plugins.inUse(entries);
+  for (const { guest, reason } of guestsWithoutDriver(entries, missing)) {
+    config.warn(`guest "${guest.name}": what it has locked cannot be known: ${reason}`);
+  }
   return observeHost(store, entries, (plugin) => drivers.get(plugin));
 }
 
@@ -85,9 +81,17 @@ export async function attachHost(
   choose: (guests: AttachedGuest[]) => AttachedGuest[],
   action: LostLockAction,
 ): Promise<SettledGuest[]> {
-  const drivers: ReadonlyMap<string, Driver> = await plugins.inUse(store.list());
+  const { drivers, missing } = await plugins.inUse(store.list());
+  const attached = await attachGuests({ store, hostId: config.host.id, drivers });
+  const unattended = guestsWithoutDriver(store.list(), missing).map(({ guest, reason }): AttachedGuest => ({
+    record: guest,
+    repairs: [],
+    warnings: [`what it has locked cannot be known: ${reason}`],
+    lost: [],
+    locked: null,
+  }));
   const settled: SettledGuest[] = [];
-  for (const guest of choose(await attachGuests({ store, hostId: config.host.id, drivers }))) {
+  for (const guest of choose([...attached, ...unattended])) {
     const driver = drivers.get(guest.record.plugin);
     const isWell = guest.lost.length === 0 && guest.record.state !== "lock-lost";
     const result = isWell || driver === undefined
@@ -108,14 +112,26 @@ export async function attachHost(
  * @throws {LockvisorError} `locked` when a process that inherited its lease still has it
  */
 export async function waitForGuestEnd(
-  { store, plugins }: HostLock,
+  { store, plugins, config }: HostLock,
   guest: GuestRecord,
   options: { timeoutMs: number },
 ): Promise<{ outcome: EndOutcome; held: Exclude<Known, true> }> {
   const outcome = await waitForEnd(guest.carriers[0], options);
   if (outcome !== "ended") return { outcome, held: null };
-  const driver = (await plugins.inUse([{ kind: "record", record: guest }])).get(guest.plugin);
+  const { drivers, missing } = await plugins.inUse([{ kind: "record", record: guest }]);
+  const driver = drivers.get(guest.plugin);
+  if (driver === undefined) {
+    config.warn(`whether its locks are free cannot be known: ${missing.get(guest.plugin)}`);
+  }
   return { outcome, held: await proveReleased(guest, guest.leaseKeys, { store, driver }) };
+}
+
+/** The guests whose plugin is not to be had any more, each with the reason. */
+function guestsWithoutDriver(entries: readonly RecordEntry[], missing: ReadonlyMap<string, string>) {
+  return entries.flatMap((entry) => {
+    const reason = entry.kind === "record" ? missing.get(entry.record.plugin) : undefined;
+    return entry.kind === "record" && reason !== undefined ? [{ guest: entry.record, reason }] : [];
+  });
 }
 
 /** Removes what nobody needs any more from the lockspace and the records, or tells what would be removed. */

@@ -27,7 +27,6 @@ import type {
 import { LockvisorError } from "../lib/errors.ts";
 import { identity } from "../lib/identity/key.ts";
 import { leaseIdentity } from "../lib/identity/resource.ts";
-import { setOnExec } from "../lib/libc/exec.ts";
 import { tryAcquireKeys } from "../lib/lockspace/acquire_keys.ts";
 import { type Grant, noted, settleGrant } from "../lib/lockspace/grant.ts";
 import { carrierEvidence } from "../lib/lockspace/carrier_evidence.ts";
@@ -63,11 +62,10 @@ class SyncManager implements Driver {
     const lease = guestLease(guest);
     const result = await this.#take(guest, identifySelf(), [lease, ...resources]);
     if (result.outcome === "refused") return result;
-    const { locks, descriptors, giveBack } = result.grant;
+    const { locks, giveBack } = result.grant;
     const hold: Hold = {
       locks,
       leaseKeys: lease.identities.map((identity) => identity.key),
-      makeInheritable: () => descriptors.forEach((descriptor) => setOnExec(descriptor, "kept")),
       giveBack,
     };
     return { outcome: "granted", hold };

@@ -37,7 +37,12 @@ export const COMMANDS: readonly CommandDefinition[] = [
       { name: "id", placeholder: "ID", summary: "an id of the management tool's own" },
       DISK_OPTION,
       LEASE_OPTION,
-      { name: "plugin", placeholder: "NAME", default: DEFAULT_DRIVER, summary: "the driver" },
+      {
+        name: "plugin",
+        placeholder: "NAME",
+        default: DEFAULT_DRIVER,
+        summary: "the driver; with a / in it the path of its module",
+      },
       { name: "qmp", placeholder: "PATH", summary: "the guest's QMP socket, for later operations" },
       {
         name: "on-lock-failure",
@@ -216,7 +221,12 @@ export const COMMANDS: readonly CommandDefinition[] = [
       { name: "id", placeholder: "ID", summary: "an id of the management tool's own" },
       DISK_OPTION,
       LEASE_OPTION,
-      { name: "plugin", placeholder: "NAME", default: DEFAULT_DRIVER, summary: "the driver" },
+      {
+        name: "plugin",
+        placeholder: "NAME",
+        default: DEFAULT_DRIVER,
+        summary: "the driver; with a / in it the path of its module",
+      },
       {
         name: "qmp",
         placeholder: "PATH",

@@ -27,8 +27,11 @@ async function findingsOf(options: OptionValues, context: CliContext): Promise<F
     return [finding("configuration", failure(error.message)), ...await examineSystem(searchPath)];
   }
   const { settings, store, plugins } = session;
-  const drivers = await plugins.inUse(readableRecords(store));
-  return await examine({
+  const { drivers, missing } = await plugins.inUse(readableRecords(store));
+  const lacking = [...missing.values()].map((reason) =>
+    finding("plugins", failure(`${reason}; the guests that it locks cannot be looked after`))
+  );
+  const found = await examine({
     lockspace: settings.lockspace,
     store,
     findDriver: (name) => drivers.get(name),
@@ -36,6 +39,7 @@ async function findingsOf(options: OptionValues, context: CliContext): Promise<F
     storage: settings.storage,
     searchPath,
   });
+  return [...found, ...lacking];
 }
 
 /** The records, or none where they cannot be read: the examination finds that again, and tells it. */

@@ -10,8 +10,10 @@ export type { ResolvedResource, ResourceType } from "../identity/resource.ts";
 export interface DriverCapabilities {
   /** Types of resources that it locks one by one; empty for a driver that leases whole guests only. */
   resources: readonly ResourceType[];
+  /** Locks and releases resources of guests that run. */
   hotplug: boolean;
   migration: boolean;
+  /** Gives locks of a paused guest up and takes them back. */
   pause: boolean;
 }
 
@@ -100,11 +102,10 @@ export type TakeBackOutcome =
 
 /** Locks just taken, still in our own process. */
 export interface Hold {
+  /** The descriptors that `locks` names are made to survive execve(2): the program that we become holds them. */
   locks: CarriedLock[];
   /** Keys of the lease that the guest has on itself. */
   leaseKeys: string[];
-  /** Lets the descriptors survive execve(2), so that the program that we become holds the locks. */
-  makeInheritable(): void;
   /** Gives everything back, notes included. */
   giveBack(): void;
 }
@@ -185,10 +186,14 @@ export interface CarrierClaim {
   locks: CarriedLock[];
 }
 
-/** A loaded driver. */
-export interface Driver {
+/** What every driver does. */
+export interface CoreMethods {
   /** Takes all locks of a guest that is about to start in this process, or none. */
   acquire(guest: Guest, resources: readonly ResolvedResource[]): Promise<AcquireOutcome>;
+}
+
+/** What a driver of the ability `hotplug` does. */
+export interface HotplugMethods {
   /**
    * Takes all locks of a guest whose process runs already, the lease on itself included, or none. They are in a
    * carrier beside that process then, or in QEMU itself.
@@ -202,6 +207,10 @@ export interface Driver {
   plug(running: RunningGuest, resources: readonly ResolvedResource[]): Promise<PlugOutcome>;
   /** Gives up keys that a running guest holds, wherever they are held, with their notes. */
   unplug(running: RunningGuest, keys: readonly string[]): Promise<UnplugOutcome>;
+}
+
+/** What a driver of the ability `pause` does. */
+export interface PauseMethods {
   /**
    * Gives keys of a paused guest up until it resumes.
    * @param remember told what is given up before the first lock goes: cut off after that, nobody may believe that
@@ -220,25 +229,47 @@ export interface Driver {
   ): Promise<TakeBackOutcome>;
   /** How keys of a running guest are held, and their generations: what a pause would have to remember. */
   inquire(running: RunningGuest, keys: readonly string[]): Promise<GivenUpKey[]>;
-  /** What `acquire` would meet now; takes nothing. */
+}
+
+/** What a driver may tell. Of what it does not tell, the manager takes for granted that it cannot be known. */
+export interface TellingMethods {
+  /** What `acquire` would meet now; takes nothing. Without it a dry run is refused. */
   forecast(guest: Guest | undefined, resources: readonly ResolvedResource[]): Forecast[];
   /** Who has a resource. */
   inspect(resource: ResolvedResource): Inspection;
   /** For each claim, in order, whether its process holds each lock, by the kernel's word. One pass for all. */
   evidence(claims: readonly CarrierClaim[]): LockEvidence[][];
-  /** All locks that processes of this host hold, in one pass over them. */
+  /** All locks that processes of this host hold, in one pass over them. Without it no guest's fork is followed. */
   holdings(): Holding[];
-  /** The guests of this host that left notes beside these keys. */
+  /** The guests of this host that left notes beside these keys. Without it a lost record stays lost. */
   notedGuests(keys: readonly string[]): NotedGuest[];
   /** Whether anybody holds one of these keys. */
   isHeld(keys: readonly string[]): Known;
-  /** Keys that a resource is locked by; none where the driver takes no lock on it. */
+  /** Keys that a resource is locked by; none where the driver takes no lock on it. A must for who locks resources. */
   keysOf(resource: ResolvedResource): string[];
 }
 
-/** A driver module's default export. */
-export interface DriverDefinition {
+/** A driver with all methods, as the manager works with it. */
+export interface Driver extends CoreMethods, HotplugMethods, PauseMethods, TellingMethods {}
+
+/** A driver as it may be written: what it leaves out the manager fills in, with refusals and with "not known". */
+export type PartialDriver = CoreMethods & Partial<Driver>;
+
+interface Definition<Hotplug extends boolean, Pause extends boolean> {
   name: string;
-  capabilities: DriverCapabilities;
-  create(config: DriverConfig): Driver;
+  capabilities: DriverCapabilities & { hotplug: Hotplug; pause: Pause };
+  create(
+    config: DriverConfig,
+  ):
+    & CoreMethods
+    & Partial<TellingMethods>
+    & (Hotplug extends true ? HotplugMethods : unknown)
+    & (Pause extends true ? PauseMethods : unknown);
 }
+
+/** A driver module's default export. Who declares an ability has its methods. */
+export type DriverDefinition =
+  | Definition<true, true>
+  | Definition<true, false>
+  | Definition<false, true>
+  | Definition<false, false>;

@@ -97,14 +97,16 @@ function readText(value: unknown): string {
   return value;
 }
 
-function readKey(value: unknown): string {
+/** A key as records have it. @throws {WrongShape} */
+export function readKey(value: unknown): string {
   if (!isText(value) || !/^[0-9a-f]{64}$/.test(value)) {
     throw new WrongShape("a key is not 64 hexadecimal digits");
   }
   return value;
 }
 
-function readCarrier(value: unknown): Carrier {
+/** A carrier as records have it. @throws {WrongShape} naming the first field that is not as it should be */
+export function readCarrier(value: unknown): Carrier {
   const kind = new JsonFields(value, "a carrier").get("kind", isCarrierKind, "guest, monitor or holder");
   return {
     kind,
@@ -117,7 +119,8 @@ function isCarrierKind(value: unknown): value is Carrier["kind"] {
   return value === "guest" || value === "monitor" || value === "holder";
 }
 
-function readLock(value: unknown): CarriedLock {
+/** A lock of a carrier as records have it. @throws {WrongShape} */
+export function readLock(value: unknown): CarriedLock {
   const fields = new JsonFields(value, "a lock");
   const slots = fields.object("slots");
   const lock: CarriedLock = { key: readKey(fields.text("key")), slots: {} };

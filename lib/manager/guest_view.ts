@@ -64,7 +64,8 @@ export function observeHost(
 
 function observeGuest(record: GuestRecord, state: GuestState, driver: Driver | undefined): ObservedGuest {
   const claims = record.carriers.map(({ pid, kind, locks }) => ({ pid, kind, locks }));
-  const evidence = driver?.evidence(claims).flat() ?? [];
+  const evidence = driver?.evidence(claims).flat() ??
+    claims.flatMap(({ locks }) => locks.map(({ key }): LockEvidence => ({ key, held: null })));
   return { view: viewOf(record, evidence, state), locks: countLocks(evidence) };
 }
 

@@ -11,6 +11,12 @@ import {
 } from "./hotplug_plan.ts";
 import { lockedError } from "./refusal.ts";
 
+/** A guest's record as a hotplug left it, and what was done about each resource. */
+export interface HotplugResult {
+  record: GuestRecord;
+  report: HotplugReport;
+}
+
 /**
  * Locks resources for a guest that runs, before a hotplug: all or none. What the guest has already with the same
  * access needs nothing.
@@ -20,7 +26,7 @@ export async function plugResources(
   { store, driver }: AttachedContext,
   guest: GuestRecord,
   resources: readonly ResolvedResource[],
-): Promise<HotplugReport> {
+): Promise<HotplugResult> {
   return await store.withGuest(guest.uuid, async () => {
     const record = currentRecord(store, guest);
     const steps = planAttach(record.resources, resources);
@@ -31,7 +37,7 @@ export async function plugResources(
       refuseLostLocks(driver, record, recorded.filter(({ keys }) => keys.length > 0));
     }
     const wanted = steps.flatMap((step) => step.kind === "lock" ? [step.resource] : []);
-    if (wanted.length === 0) return { done: steps, warnings: [] };
+    if (wanted.length === 0) return { record, report: { done: steps, warnings: [] } };
     const result = await driver.plug(runningGuest(record), wanted);
     if (result.outcome === "refused") throw lockedError(result.refusal);
     const added = wanted.map((resource): RecordedResource => ({
@@ -41,12 +47,12 @@ export async function plugResources(
       keys: driver.keysOf(resource),
     }));
     const { carrier } = result;
-    store.update(record, (current) => ({
+    const updated = store.update(record, (current) => ({
       ...current,
       carriers: carrier.locks.length === 0 ? current.carriers : [...current.carriers, carrier],
       resources: [...current.resources, ...added],
     }));
-    return { done: steps, warnings: [] };
+    return { record: updated, report: { done: steps, warnings: [] } };
   });
 }
 
@@ -59,10 +65,10 @@ export async function adoptProcess(
   context: AttachedContext,
   { guest, pid }: { guest: Guest; pid: number },
   resources: readonly ResolvedResource[],
-): Promise<{ record: GuestRecord; report: HotplugReport }> {
+): Promise<HotplugResult> {
   const process = adoptableProcess(pid);
   const known = adoptedBefore(context.store, guest, process);
-  if (known !== undefined) return { record: known, report: await plugResources(context, known, resources) };
+  if (known !== undefined) return await plugResources(context, known, resources);
   const { plugin, hostId } = context;
   const record = await context.store.withGuest(
     guest.uuid,
@@ -80,7 +86,7 @@ export async function unplugResources(
   { store, driver }: AttachedContext,
   guest: GuestRecord,
   resources: readonly ResolvedResource[],
-): Promise<HotplugReport> {
+): Promise<HotplugResult> {
   return await store.withGuest(guest.uuid, async () => {
     const record = currentRecord(store, guest);
     const steps = planDetach(record.resources, resources);
@@ -90,19 +96,19 @@ export async function unplugResources(
         ? [`${step.resource.type} ${step.resource.name} is not held by guest "${record.name}"`]
         : []
     );
-    if (leaving.length === 0) return { done: steps, warnings };
+    if (leaving.length === 0) return { record, report: { done: steps, warnings } };
     const keys = keysToGiveUp(record, leaving);
     const outcome = await driver.unplug(runningGuest(record), keys);
     for (const key of outcome.missing) {
       warnings.push(`key ${key} of guest "${record.name}" was not locked any more`);
     }
-    store.update(record, (current) => ({
+    const updated = store.update(record, (current) => ({
       ...current,
       carriers: [outcome.carriers[0] ?? current.carriers[0], ...outcome.carriers.slice(1)],
       resources: current.resources.filter((resource) => !leaving.some((one) => isSame(one, resource))),
       givenUp: current.givenUp.filter(({ key }) => !keys.includes(key)),
     }));
-    return { done: steps, warnings };
+    return { record: updated, report: { done: steps, warnings } };
   });
 }
 
