@@ -25,6 +25,7 @@ import type {
   UnplugOutcome,
 } from "../lib/driver/contract.ts";
 import { LockvisorError } from "../lib/errors.ts";
+import { failpoint } from "../lib/failpoint.ts";
 import { identity } from "../lib/identity/key.ts";
 import { leaseIdentity } from "../lib/identity/resource.ts";
 import { setOnExec } from "../lib/libc/exec.ts";
@@ -97,8 +98,10 @@ class SyncManager implements Driver {
     if (result.outcome === "refused") return result;
     const { locks, descriptors, letGo, giveBack } = result.grant;
     if (locks.length === 0) return { outcome: "granted", carrier: { ...process, kind: "guest", locks } };
+    failpoint("carry.begun");
     try {
       const carrier = await this.#carry({ guest, process }, locks, descriptors);
+      failpoint("carry.done");
       letGo();
       return { outcome: "granted", carrier };
     } catch (error) {
@@ -131,7 +134,11 @@ class SyncManager implements Driver {
     const { unplugKeys } = await import("../lib/carrier/live_guest.ts");
     const lockspace = this.#openLockspace();
     const outcome = await unplugKeys(lockspace, { carriers, qmp: guest.qmp }, keys);
-    for (const key of keys) removeNote(lockspace, key, this.#config.host.id, guest.uuid);
+    failpoint("release.unlocked");
+    for (const key of keys) {
+      removeNote(lockspace, key, this.#config.host.id, guest.uuid);
+      failpoint("release.note-removed");
+    }
     return outcome;
   }
 
@@ -143,7 +150,11 @@ class SyncManager implements Driver {
     const { giveUpKeys } = await import("../lib/carrier/live_guest.ts");
     const lockspace = this.#openLockspace();
     giveUpKeys(lockspace, carriers, keys, remember);
-    for (const key of keys) removeNote(lockspace, key, this.#config.host.id, guest.uuid);
+    failpoint("pause.released");
+    for (const key of keys) {
+      removeNote(lockspace, key, this.#config.host.id, guest.uuid);
+      failpoint("pause.note-removed");
+    }
   }
 
   async takeBack(

@@ -1,5 +1,6 @@
 import type { CarriedLock, Carrier } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
 import { type Slot, slotPath, SLOTS } from "../lockspace/slot.ts";
 import { descriptorFlock, openDescriptors } from "../process/descriptors.ts";
@@ -51,7 +52,9 @@ export async function carryInMonitor(
         for (const { key, slot, descriptor } of slots) {
           sent.push(descriptorName(key, slot));
           await qemu.sendDescriptor(descriptorName(key, slot), descriptor);
+          failpoint("monitor.sent");
         }
+        failpoint("monitor.all-sent");
       } catch (error) {
         for (const name of sent.reverse()) await qemu.closeDescriptor(name).catch(() => {}); // perhaps never arrived
         throw error;

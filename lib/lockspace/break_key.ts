@@ -1,5 +1,6 @@
 import type { Holding } from "../driver/contract.ts";
 import { fileError, LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import { removeIfPresent } from "../files/atomic_write.ts";
 import { kernelFlocks } from "../process/descriptors.ts";
 import type { KeyFacts, NotedHolder } from "./break_plan.ts";
@@ -58,11 +59,16 @@ export function breakKey(lockspace: Lockspace, key: string, holders: readonly No
   const state = keyState(lockspace, key);
   const made: Deno.FsFile[] = [];
   try {
-    for (const slot of SLOTS) made.push(replaceFile(lockspace, slotPath(lockspace, key, slot)));
+    for (const slot of SLOTS) {
+      made.push(replaceFile(lockspace, slotPath(lockspace, key, slot)));
+      failpoint("break.file-replaced");
+    }
+    failpoint("break.replaced");
     // A key that was never held exclusively has no generation to count.
     if (state !== undefined) {
       writeKeyState(lockspace, key, { ...state, generation: state.generation + 1 }, "later");
     }
+    failpoint("break.counted");
     for (const { host, guest } of holders) removeIfPresent(notePath(lockspace, key, host.id, guest.uuid));
   } finally {
     for (const file of made.reverse()) file.close();
@@ -77,6 +83,7 @@ function replaceFile(lockspace: Lockspace, path: string): Deno.FsFile {
     if (!tryFlock(file, lockspace, "exclusive")) {
       throw new LockvisorError("locked", `the new lock file ${temporary} is locked already; who works here?`);
     }
+    failpoint("break.file-made");
     Deno.renameSync(temporary, path);
     return file;
   } catch (error) {
