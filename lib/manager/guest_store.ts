@@ -1,4 +1,5 @@
 import { fileError, LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import { flockError, isStillNamed, openLockFile } from "../files/lock_file.ts";
 import { directoryStatus, refuseUnsafeDirectory } from "../files/own_directory.ts";
 import { removeIfPresent, writeThenRename } from "../files/atomic_write.ts";
@@ -77,6 +78,7 @@ export class GuestStore {
         if (entry?.kind === "record") refuseRival(entry.record, record);
       }
       writeThenRename(this.#file(record.uuid), formatGuestRecord(record), { replacing: "stale" });
+      failpoint("record.claimed");
       if (record.uuid !== byName) writeThenRename(this.#aliasFile(byName), record.uuid);
     });
   }
@@ -135,6 +137,7 @@ export class GuestStore {
       const entry = this.read(record.uuid);
       if (entry?.kind !== "record" || !isSameStart(entry.record, record)) return;
       removeIfPresent(this.#file(record.uuid));
+      failpoint("record.removed");
       removeIfPresent(`${this.#directory}/${record.uuid}.lock`);
       const byName = uuidOfName(record.name);
       if (this.#aliased(byName) === record.uuid) removeIfPresent(this.#aliasFile(byName));

@@ -1,4 +1,5 @@
 import type { Guest, ResolvedResource } from "../driver/contract.ts";
+import { failpoint } from "../failpoint.ts";
 import { adoptableProcess, adoptedBefore, adoptGuest } from "./adopt_guest.ts";
 import { type AttachedContext, currentRecord, refuseLostLocks, runningGuest } from "./attached_record.ts";
 import type { GuestRecord, RecordedResource } from "./guest_record.ts";
@@ -41,11 +42,13 @@ export async function plugResources(
       keys: driver.keysOf(resource),
     }));
     const { carrier } = result;
+    failpoint("acquire.carried");
     store.update(record, (current) => ({
       ...current,
       carriers: carrier.locks.length === 0 ? current.carriers : [...current.carriers, carrier],
       resources: [...current.resources, ...added],
     }));
+    failpoint("acquire.recorded");
     return { done: steps, warnings: [] };
   });
 }
@@ -96,12 +99,14 @@ export async function unplugResources(
     for (const key of outcome.missing) {
       warnings.push(`key ${key} of guest "${record.name}" was not locked any more`);
     }
+    failpoint("release.unnoted");
     store.update(record, (current) => ({
       ...current,
       carriers: [outcome.carriers[0] ?? current.carriers[0], ...outcome.carriers.slice(1)],
       resources: current.resources.filter((resource) => !leaving.some((one) => isSame(one, resource))),
       givenUp: current.givenUp.filter(({ key }) => !keys.includes(key)),
     }));
+    failpoint("release.recorded");
     return { done: steps, warnings };
   });
 }
