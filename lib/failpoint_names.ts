@@ -17,7 +17,7 @@ export const FAILPOINTS = [
   "write.written",
   "write.ready",
   "record.claimed",
-  "record.removed",
+  "record.leaving",
   // `acquire` and `adopt`: moving the locks to the guest.
   "carry.begun",
   "monitor.sent",

@@ -136,11 +136,12 @@ export class GuestStore {
     this.#exclusively(() => {
       const entry = this.read(record.uuid);
       if (entry?.kind !== "record" || !isSameStart(entry.record, record)) return;
-      removeIfPresent(this.#file(record.uuid));
-      failpoint("record.removed");
-      removeIfPresent(`${this.#directory}/${record.uuid}.lock`);
+      // The record last: as long as it is there, whoever was cut off is followed by somebody who removes the rest.
       const byName = uuidOfName(record.name);
       if (this.#aliased(byName) === record.uuid) removeIfPresent(this.#aliasFile(byName));
+      removeIfPresent(`${this.#directory}/${record.uuid}.lock`);
+      failpoint("record.leaving");
+      removeIfPresent(this.#file(record.uuid));
     });
   }
 
