@@ -29,7 +29,10 @@ export async function pauseGuest(
     const record = currentRecord(store, guest);
     await stopProcessors(record, "leave");
     failpoint("pause.stopped");
-    if (locks === "kept" || record.givenUp.length > 0) {
+    if (locks === "kept") return store.update(record, (current) => ({ ...current, state: "paused" }));
+    if (record.givenUp.length > 0) {
+      // What it takes to have them back is written down: a pause or a resume that was cut off may have left some held.
+      await driver.giveUp(runningGuest(record), record.givenUp.map(({ key }) => key), () => {});
       return store.update(record, (current) => ({ ...current, state: "paused" }));
     }
     // Written before the first lock goes: whoever resumes after a crash takes back what is still held as well.
