@@ -85,8 +85,16 @@ class SyncManager implements Driver {
     return { ...outcome, leaseKeys: lease.identities.map(({ key }) => key) };
   }
 
-  plug({ guest, process }: RunningGuest, resources: readonly ResolvedResource[]): Promise<PlugOutcome> {
-    return this.#takeBeside({ guest, process }, resources);
+  async plug(
+    { guest, process, carriers }: RunningGuest,
+    resources: readonly ResolvedResource[],
+  ): Promise<PlugOutcome> {
+    if (guest.qmp !== null) {
+      const { closeLeftInMonitor } = await import("../lib/carrier/live_guest.ts");
+      const keys = resources.flatMap((resource) => this.keysOf(resource));
+      await closeLeftInMonitor(this.#openLockspace(), { process, socket: guest.qmp }, { carriers, keys });
+    }
+    return await this.#takeBeside({ guest, process }, resources);
   }
 
   /** Takes all keys of resources for a process that runs, and moves them to it or beside it; or takes none. */

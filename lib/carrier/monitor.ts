@@ -88,6 +88,35 @@ export async function closeInMonitor(
   }
 }
 
+/**
+ * Has QEMU close what it was handed of some keys although no carrier of the guest's record has them: an `acquire` was
+ * killed while it handed them over, and they would be in its own way when it is repeated. Without the monitor they stay.
+ */
+export async function closeLeftInMonitor(
+  lockspace: Lockspace,
+  guest: MonitoredGuest,
+  { carriers, keys }: { carriers: readonly Carrier[]; keys: readonly string[] },
+): Promise<void> {
+  const recorded = new Set(carriers.flatMap(({ locks }) => locks.map(({ key }) => key)));
+  const view = openDescriptors(guest.process.pid);
+  const open = new Map(view.kind === "seen" ? [...view.targets].map(([number, path]) => [path, number]) : []);
+  const left = keys.filter((key) => !recorded.has(key)).flatMap((key) =>
+    SLOTS.filter((slot) => {
+      const number = open.get(slotPath(lockspace, key, slot));
+      return number !== undefined && descriptorFlock(guest.process.pid, number) !== undefined;
+    }).map((slot) => descriptorName(key, slot))
+  );
+  if (left.length === 0) return;
+  try {
+    await withQemu(guest, async (qemu) => {
+      // What it does not know by this name it was not handed here.
+      for (const name of left) await qemu.closeDescriptor(name).catch(() => {});
+    });
+  } catch (error) {
+    if (!(error instanceof LockvisorError)) throw error;
+  }
+}
+
 async function withQemu<Result>(
   { process, socket }: MonitoredGuest,
   action: (qemu: QmpClient) => Promise<Result>,

@@ -158,7 +158,8 @@ function finishHotplug(
   const [{ pid }] = record.carriers;
   const carriers = holdings.flatMap((holding) => {
     const { process, kind, locks } = holding;
-    const wanted = locks.filter(({ key }) => keys.has(key));
+    // One slot alone is no lock: the carrying was cut off.
+    const wanted = locks.filter(({ key, slots }) => keys.has(key) && "a" in slots && "b" in slots);
     const isOwn = isHolderOf(pid, holding) || process.pid === pid;
     if (wanted.length === 0 || !isOwn || !isHeldStill(driver, process.pid, wanted)) return [];
     return [{ ...process, kind: kind === "holder" ? "holder" as const : "monitor" as const, locks: wanted }];
