@@ -25,6 +25,7 @@ import type {
   UnplugOutcome,
 } from "../lib/driver/contract.ts";
 import { LockvisorError } from "../lib/errors.ts";
+import { failpoint } from "../lib/failpoint.ts";
 import { identity } from "../lib/identity/key.ts";
 import { leaseIdentity } from "../lib/identity/resource.ts";
 import { tryAcquireKeys } from "../lib/lockspace/acquire_keys.ts";
@@ -82,8 +83,16 @@ class SyncManager implements Driver {
     return { ...outcome, leaseKeys: lease.identities.map(({ key }) => key) };
   }
 
-  plug({ guest, process }: RunningGuest, resources: readonly ResolvedResource[]): Promise<PlugOutcome> {
-    return this.#takeBeside({ guest, process }, resources);
+  async plug(
+    { guest, process, carriers }: RunningGuest,
+    resources: readonly ResolvedResource[],
+  ): Promise<PlugOutcome> {
+    if (guest.qmp !== null) {
+      const { closeLeftInMonitor } = await import("../lib/carrier/live_guest.ts");
+      const keys = resources.flatMap((resource) => this.keysOf(resource));
+      await closeLeftInMonitor(this.#openLockspace(), { process, socket: guest.qmp }, { carriers, keys });
+    }
+    return await this.#takeBeside({ guest, process }, resources);
   }
 
   /** Takes all keys of resources for a process that runs, and moves them to it or beside it; or takes none. */
@@ -95,8 +104,10 @@ class SyncManager implements Driver {
     if (result.outcome === "refused") return result;
     const { locks, descriptors, letGo, giveBack } = result.grant;
     if (locks.length === 0) return { outcome: "granted", carrier: { ...process, kind: "guest", locks } };
+    failpoint("carry.begun");
     try {
       const carrier = await this.#carry({ guest, process }, locks, descriptors);
+      failpoint("carry.done");
       letGo();
       return { outcome: "granted", carrier };
     } catch (error) {
@@ -129,7 +140,11 @@ class SyncManager implements Driver {
     const { unplugKeys } = await import("../lib/carrier/live_guest.ts");
     const lockspace = this.#openLockspace();
     const outcome = await unplugKeys(lockspace, { carriers, qmp: guest.qmp }, keys);
-    for (const key of keys) removeNote(lockspace, key, this.#config.host.id, guest.uuid);
+    failpoint("release.unlocked");
+    for (const key of keys) {
+      removeNote(lockspace, key, this.#config.host.id, guest.uuid);
+      failpoint("release.note-removed");
+    }
     return outcome;
   }
 
@@ -141,7 +156,11 @@ class SyncManager implements Driver {
     const { giveUpKeys } = await import("../lib/carrier/live_guest.ts");
     const lockspace = this.#openLockspace();
     giveUpKeys(lockspace, carriers, keys, remember);
-    for (const key of keys) removeNote(lockspace, key, this.#config.host.id, guest.uuid);
+    failpoint("pause.released");
+    for (const key of keys) {
+      removeNote(lockspace, key, this.#config.host.id, guest.uuid);
+      failpoint("pause.note-removed");
+    }
   }
 
   async takeBack(

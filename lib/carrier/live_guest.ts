@@ -3,7 +3,7 @@
  * none of it, and each further file of the program would cost it a load.
  */
 export { startHolder } from "./holder.ts";
-export { carryInMonitor } from "./monitor.ts";
+export { carryInMonitor, closeLeftInMonitor } from "./monitor.ts";
 export { giveUpKeys, keysHeld } from "./pause.ts";
 export { takeBackKeys } from "./take_back.ts";
 export { unplugKeys } from "./unplug.ts";

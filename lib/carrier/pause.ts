@@ -1,3 +1,4 @@
+import { failpoint } from "../failpoint.ts";
 import type { LockMode } from "../access.ts";
 import type { Carrier, GivenUpKey } from "../driver/contract.ts";
 import { keyState } from "../lockspace/key_state.ts";
@@ -50,7 +51,11 @@ export function giveUpKeys(
   const slots = carriedSlots(lockspace, carriers, new Set(keys));
   const givenUp = statesOf(lockspace, slots);
   remember(givenUp);
-  for (const { carrier, file } of slots.reverse()) steerFlock(carrier, file, "released");
+  failpoint("pause.remembered");
+  for (const { carrier, file } of slots.reverse()) {
+    steerFlock(carrier, file, "released");
+    failpoint("pause.slot-released");
+  }
   return givenUp;
 }
 
@@ -105,6 +110,7 @@ export function retakeKeys(
     const result = steerFlock(slot.carrier, slot.file, modes.get(slot.key)!);
     if (result === "done") {
       taken.push(slot);
+      failpoint("resume.slot-taken");
       continue;
     }
     for (const { carrier, file } of taken.reverse()) steerFlock(carrier, file, "released");

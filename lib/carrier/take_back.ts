@@ -1,5 +1,6 @@
 import type { GivenUpKey, Holder, RunningGuest, TakeBackOutcome } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import { countGrants, type Grantee, noteOf } from "../lockspace/grant.ts";
 import { readNotes, writeNotes } from "../lockspace/holder_note.ts";
 import { blockersOf, holderOfNote, holdersOfKey } from "../lockspace/key_holders.ts";
@@ -30,6 +31,7 @@ export function takeBackKeys(
     return { outcome: "refused", key: result.key, holders: blockersOf(holders, mode) };
   }
   if (result.outcome === "lost") return result;
+  failpoint("resume.taken");
   const keys = givenUp.map(({ key }) => key);
   try {
     const states = givenUp.map(({ key }) => keyState(lockspace, key));
@@ -39,6 +41,7 @@ export function takeBackKeys(
     if (changed >= 0 && changes === "refuse") {
       const { key } = givenUp[changed]!;
       const had = lastHolder(lockspace, key);
+      failpoint("resume.refusing");
       giveUpKeys(lockspace, running.carriers, keys);
       return { outcome: "changed", key, generation: states[changed]!.generation, had };
     }
@@ -47,7 +50,9 @@ export function takeBackKeys(
       return identity === undefined ? [] : [{ key, mode, identity }];
     });
     countGrants(lockspace, plan);
+    failpoint("resume.counted");
     writeNotes(lockspace, keys, noteOf({ ...grantee, resources: running.resources }));
+    failpoint("resume.noted");
     return { outcome: "taken" };
   } catch (error) {
     giveUpKeys(lockspace, running.carriers, keys);

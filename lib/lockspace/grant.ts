@@ -1,3 +1,4 @@
+import { failpoint } from "../failpoint.ts";
 import type { CarriedLock, Guest, ResolvedResource } from "../driver/contract.ts";
 import { ownDescriptorNumbers } from "../process/descriptor_numbers.ts";
 import type { ProcessIdentity } from "../process/process_identity.ts";
@@ -56,10 +57,13 @@ export function settleGrant(
     }
   };
   try {
+    failpoint("grant.locked");
     for (const key of keys) ensureKeyDirectory(lockspace, key);
     countGrants(lockspace, plan);
     noted = true;
+    failpoint("grant.counted");
     writeNotes(lockspace, keys, noteOf(grantee));
+    failpoint("grant.noted");
     const descriptors = ownDescriptorNumbers(slots.map(({ key, slot }) => slotPath(lockspace, key, slot)));
     return {
       locks: carriedLocks(slots, descriptors),
@@ -103,6 +107,7 @@ export function countGrants(
     const earlier = states[index];
     const state = { identity, generation: (earlier?.generation ?? 0) + 1 };
     writeKeyState(lockspace, key, state, earlier === undefined ? "first" : "later");
+    failpoint("grant.key-counted");
     removeStaleNotes(lockspace, key);
   });
 }

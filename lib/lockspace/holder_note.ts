@@ -1,5 +1,6 @@
 import { type Access, isAccess } from "../access.ts";
 import { fileError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import { removeIfPresent, writeThenRename } from "../files/atomic_write.ts";
 import { isPresent } from "../files/presence.ts";
 import { isText, JsonFields, WrongShape } from "../files/json_shape.ts";
@@ -56,6 +57,7 @@ export function writeNotes(lockspace: Lockspace, keys: readonly string[], note: 
   if (first === undefined) return;
   const original = pathOf(first);
   writeThenRename(original, text);
+  failpoint("notes.first-written");
   for (const key of others) {
     const path = pathOf(key);
     try {

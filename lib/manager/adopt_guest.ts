@@ -1,5 +1,6 @@
 import type { Driver, Guest, ResolvedResource } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import { sendSignal } from "../process/ending.ts";
 import { commandLine, identifyProcess, lifeOf, type ProcessIdentity } from "../process/process_identity.ts";
 import type { GuestRecord } from "./guest_record.ts";
@@ -82,6 +83,7 @@ export async function adoptGuest(
     givenUp: [],
     command: commandLine(process.pid),
   };
+  failpoint("adopt.carried");
   try {
     store.claim(record);
   } catch (error) {

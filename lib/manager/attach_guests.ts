@@ -1,4 +1,5 @@
 import type { CarriedLock, Driver, Holding, Known, LockEvidence, NotedGuest } from "../driver/contract.ts";
+import { failpoint } from "../failpoint.ts";
 import { commandLine, type Life, lifeOf } from "../process/process_identity.ts";
 import {
   followFork,
@@ -84,6 +85,7 @@ function attachRecorded(
   const where = find(lifeOf(record.carriers[0]), record.leaseKeys, { driver, holdings });
   switch (where.kind) {
     case "gone":
+      failpoint("attach.gone");
       store.remove(record);
       return undefined;
     case "hidden":
@@ -94,7 +96,9 @@ function attachRecorded(
       return found(record, [], [`its process ${record.carriers[0].pid} is in another pid namespace`]);
     case "forked": {
       const { pid } = where.heir.process;
+      failpoint("attach.following");
       const followed = store.update(record, (current) => followFork(current, where.heir, lifeOf));
+      failpoint("attach.followed");
       return found(followed, [
         `followed it from process ${record.carriers[0].pid} to ${pid}, which it forked`,
       ]);
@@ -129,7 +133,9 @@ function restoreRecord(
   const process = where.kind === "forked" ? where.heir.process : noted.process;
   const command = commandLine(process.pid);
   const record = recordFromNotes(noted, process, { holdings, hostId, plugin, command });
+  failpoint("attach.restoring");
   store.claim(record);
+  failpoint("attach.restored");
   const warnings = noted.withoutNotes.map(({ type, name }) =>
     `${type} ${name} was given up by it before its record was lost; if it is paused and still has that ${type}, acquire it before it runs on`
   );
@@ -152,7 +158,8 @@ function finishHotplug(
   const [{ pid }] = record.carriers;
   const carriers = holdings.flatMap((holding) => {
     const { process, kind, locks } = holding;
-    const wanted = locks.filter(({ key }) => keys.has(key));
+    // One slot alone is no lock: the carrying was cut off.
+    const wanted = locks.filter(({ key, slots }) => keys.has(key) && "a" in slots && "b" in slots);
     const isOwn = isHolderOf(pid, holding) || process.pid === pid;
     if (wanted.length === 0 || !isOwn || !isHeldStill(driver, process.pid, wanted)) return [];
     return [{ ...process, kind: kind === "holder" ? "holder" as const : "monitor" as const, locks: wanted }];
@@ -160,6 +167,7 @@ function finishHotplug(
   const held = new Set([...recorded, ...carriers.flatMap(({ locks }) => locks.map(({ key }) => key))]);
   const finished = missing.filter((resource) => resource.keys.every((key) => held.has(key)));
   if (carriers.length === 0 || finished.length === 0) return known;
+  failpoint("attach.finishing");
   const updated = store.update(record, (current) => ({
     ...current,
     carriers: [...current.carriers, ...carriers],
@@ -168,6 +176,7 @@ function finishHotplug(
       ...finished.map(({ type, name, access, keys }) => ({ type, name, access, keys })),
     ],
   }));
+  failpoint("attach.finished");
   const names = finished.map(({ type, name }) => `${type} ${name}`).join(", ");
   return found(
     updated,

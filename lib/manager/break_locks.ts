@@ -1,5 +1,6 @@
 import type { DriverConfig } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import type { ResolvedResource } from "../identity/resource.ts";
 import { appendAudit, type AuditEntry } from "../lockspace/audit_log.ts";
 import { breakKey, keyFacts, keysNotedFor } from "../lockspace/break_key.ts";
@@ -49,6 +50,7 @@ export async function breakLocks(
   if (breakable.length > 0) {
     const entry = auditEntry(config, { target: target.name, breakable, order });
     appendAudit(lockspace, entry); // before the locks: what is done is never unwritten
+    failpoint("break.audited");
     // Judged again: writing took a while, and a lock that is held by somebody else by now must not be broken.
     const still = judge(lockspace, keys, { target, order, hostId: config.host.id });
     for (const { key, holders } of still) breakKey(lockspace, key, holders);

@@ -1,4 +1,5 @@
 import { fileError, LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import { flockError, isStillNamed, openLockFile } from "../files/lock_file.ts";
 import { directoryStatus, refuseUnsafeDirectory } from "../files/own_directory.ts";
 import { removeIfPresent, writeThenRename } from "../files/atomic_write.ts";
@@ -87,6 +88,7 @@ export class GuestStore {
         if (entry?.kind === "record") refuseRival(entry.record, record);
       }
       writeThenRename(this.#file(record.uuid), formatGuestRecord(record), { replacing: "stale" });
+      failpoint("record.claimed");
       if (record.uuid !== byName) writeThenRename(this.#aliasFile(byName), record.uuid);
     });
   }
@@ -144,10 +146,12 @@ export class GuestStore {
     this.#exclusively(() => {
       const entry = this.read(record.uuid);
       if (entry?.kind !== "record" || !isSameStart(entry.record, record)) return;
-      removeIfPresent(this.#file(record.uuid));
-      removeIfPresent(`${this.#directory}/${record.uuid}.lock`);
+      // The record last: as long as it is there, whoever was cut off is followed by somebody who removes the rest.
       const byName = uuidOfName(record.name);
       if (this.#aliased(byName) === record.uuid) removeIfPresent(this.#aliasFile(byName));
+      removeIfPresent(`${this.#directory}/${record.uuid}.lock`);
+      failpoint("record.leaving");
+      removeIfPresent(this.#file(record.uuid));
     });
   }
 

@@ -1,5 +1,8 @@
-import type { Guest, ResolvedResource } from "../driver/contract.ts";
+import type { Guest, Holder, ResolvedResource } from "../driver/contract.ts";
+import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import { adoptableProcess, adoptedBefore, adoptGuest } from "./adopt_guest.ts";
+import { attachGuests } from "./attach_guests.ts";
 import { type AttachedContext, currentRecord, refuseLostLocks, runningGuest } from "./attached_record.ts";
 import type { GuestRecord, RecordedResource } from "./guest_record.ts";
 import {
@@ -22,7 +25,15 @@ export interface HotplugResult {
  * access needs nothing.
  * @throws {LockvisorError} `locked`, or `data` for a disk that the guest has with another access
  */
-export async function plugResources(
+export function plugResources(
+  context: AttachedContext,
+  guest: GuestRecord,
+  resources: readonly ResolvedResource[],
+): Promise<HotplugResult> {
+  return orAfterAttach(context, guest.uuid, () => plugOnce(context, guest, resources));
+}
+
+async function plugOnce(
   { store, driver }: AttachedContext,
   guest: GuestRecord,
   resources: readonly ResolvedResource[],
@@ -47,11 +58,13 @@ export async function plugResources(
       keys: driver.keysOf(resource),
     }));
     const { carrier } = result;
+    failpoint("acquire.carried");
     const updated = store.update(record, (current) => ({
       ...current,
       carriers: carrier.locks.length === 0 ? current.carriers : [...current.carriers, carrier],
       resources: [...current.resources, ...added],
     }));
+    failpoint("acquire.recorded");
     return { record: updated, report: { done: steps, warnings: [] } };
   });
 }
@@ -61,7 +74,15 @@ export async function plugResources(
  * process it locks what is new.
  * @throws {LockvisorError} `locked` with the holder's name, `data` or `permission` for a process that cannot be adopted
  */
-export async function adoptProcess(
+export function adoptProcess(
+  context: AttachedContext,
+  adopted: { guest: Guest; pid: number },
+  resources: readonly ResolvedResource[],
+): Promise<{ record: GuestRecord; report: HotplugReport }> {
+  return orAfterAttach(context, adopted.guest.uuid, () => adoptOnce(context, adopted, resources));
+}
+
+async function adoptOnce(
   context: AttachedContext,
   { guest, pid }: { guest: Guest; pid: number },
   resources: readonly ResolvedResource[],
@@ -102,14 +123,40 @@ export async function unplugResources(
     for (const key of outcome.missing) {
       warnings.push(`key ${key} of guest "${record.name}" was not locked any more`);
     }
+    failpoint("release.unnoted");
     const updated = store.update(record, (current) => ({
       ...current,
       carriers: [outcome.carriers[0] ?? current.carriers[0], ...outcome.carriers.slice(1)],
       resources: current.resources.filter((resource) => !leaving.some((one) => isSame(one, resource))),
       givenUp: current.givenUp.filter(({ key }) => !keys.includes(key)),
     }));
+    failpoint("release.recorded");
     return { record: updated, report: { done: steps, warnings } };
   });
+}
+
+/**
+ * A guest that is refused by its own locks was left so by an earlier call that was cut off before its record: attaching
+ * finishes that, and then it is tried once more.
+ */
+async function orAfterAttach<Result>(
+  { store, driver, plugin, hostId }: AttachedContext,
+  uuid: string,
+  attempt: () => Promise<Result>,
+): Promise<Result> {
+  try {
+    return await attempt();
+  } catch (error) {
+    if (!isRefusedByItself(error, uuid)) throw error;
+    await attachGuests({ store, hostId, drivers: new Map([[plugin, driver]]) });
+    return await attempt();
+  }
+}
+
+function isRefusedByItself(error: unknown, uuid: string): boolean {
+  if (!(error instanceof LockvisorError) || error.code !== "locked") return false;
+  const { holders } = error.details as { holders?: Holder[] };
+  return holders?.some((holder) => holder.uuid === uuid && holder.alive === true) ?? false;
 }
 
 function isSame(one: RecordedResource, other: RecordedResource): boolean {

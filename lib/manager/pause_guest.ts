@@ -1,5 +1,6 @@
 import type { GivenUpKey, TakeBackOutcome } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import { type AttachedContext, currentRecord, refuseLostLocks, runningGuest } from "./attached_record.ts";
 import type { GuestRecord } from "./guest_record.ts";
 import { keysToGiveUp } from "./hotplug_plan.ts";
@@ -27,7 +28,11 @@ export async function pauseGuest(
   return await store.withGuest(guest.uuid, async () => {
     const record = currentRecord(store, guest);
     await stopProcessors(record, "leave");
-    if (locks === "kept" || record.givenUp.length > 0) {
+    failpoint("pause.stopped");
+    if (locks === "kept") return store.update(record, (current) => ({ ...current, state: "paused" }));
+    if (record.givenUp.length > 0) {
+      // What it takes to have them back is written down: a pause or a resume that was cut off may have left some held.
+      await driver.giveUp(runningGuest(record), record.givenUp.map(({ key }) => key), () => {});
       return store.update(record, (current) => ({ ...current, state: "paused" }));
     }
     // Written before the first lock goes: whoever resumes after a crash takes back what is still held as well.
@@ -35,6 +40,7 @@ export async function pauseGuest(
     await driver.giveUp(runningGuest(record), keysToGiveUp(record, record.resources), (givenUp) => {
       paused = store.update(record, (current) => ({ ...current, state: "paused", givenUp }));
     });
+    failpoint("pause.unnoted");
     return paused.state === "paused"
       ? paused
       : store.update(record, (current) => ({ ...current, state: "paused" }));
@@ -59,8 +65,10 @@ export async function resumeGuest(
       if (result.outcome !== "taken") throw takeBackError(record, result);
     }
     const locked = store.update(record, (current) => ({ ...current, givenUp: [] }));
+    failpoint("resume.recorded");
     refuseLostLocks(driver, locked, locked.resources.filter(({ keys }) => keys.length > 0));
     await startProcessors(locked);
+    failpoint("resume.continued");
     return store.update(locked, (current) => ({ ...current, state: "running" }));
   });
 }
