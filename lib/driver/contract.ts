@@ -161,6 +161,8 @@ export interface Forecast {
 export interface LockEvidence {
   key: string;
   held: Known;
+  /** The same slot by slot, of those that the claim names: another carrier may have the other one. */
+  slots?: Partial<Record<Slot, Known>>;
 }
 
 /**
@@ -263,6 +265,11 @@ export interface Driver {
     keys: readonly string[],
     grants: readonly GrantedKey[],
   ): Promise<RegainOutcome>;
+  /**
+   * Closes what a command that was cut off has left in a guest's processes: descriptors in QEMU, holders. Never unlocks:
+   * a process that inherited them may be another guest. Takes the guest's notes about their keys away.
+   */
+  discard?(running: RunningGuest, strays: readonly Holding[]): Promise<void>;
   /** All locks that processes of this host hold, or some of them, in one pass over them. */
   holdings(pids?: readonly number[]): Holding[];
   /** The guests of this host that left notes beside these keys. */
