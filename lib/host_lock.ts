@@ -8,7 +8,7 @@ import type {
 } from "./driver/contract.ts";
 import { resolveResource, type ResourceSpec } from "./identity/resource.ts";
 import { initLockspace } from "./lockspace/lockspace.ts";
-import { type AttachedGuest, attachGuests } from "./manager/attach_guests.ts";
+import { type AttachContext, type AttachedGuest, attachGuests } from "./manager/attach_guests.ts";
 import { breakLocks, type BreakOrder, type BreakReport, type BreakTarget } from "./manager/break_locks.ts";
 import type { GuestRecord } from "./manager/guest_record.ts";
 import type { GuestStore } from "./manager/guest_store.ts";
@@ -68,16 +68,17 @@ export type SettledGuest = AttachedGuest & { fate: LostLockFate };
 /**
  * After a restart, or when records are in doubt: finds every guest of this host again, mends what can be mended, and
  * deals with the guests whose locks are lost. `lock-lost` is noted in their records, and taken back when all is well.
- * @param choose which of the guests are meant; what it throws leaves their processes alone
+ * @param choose which of the guests are meant; what it throws leaves everything as it is
  */
 export async function attachHost(
   { store, plugins, config }: HostLock,
-  choose: (guests: AttachedGuest[]) => AttachedGuest[],
+  choose: NonNullable<AttachContext["choose"]>,
   action: LostLockAction,
 ): Promise<SettledGuest[]> {
-  const drivers: ReadonlyMap<string, Driver> = await plugins.inUse(store.list());
+  const entries = store.list();
+  const drivers: ReadonlyMap<string, Driver> = await plugins.inUse(entries);
   const settled: SettledGuest[] = [];
-  for (const guest of choose(await attachGuests({ store, hostId: config.host.id, drivers }))) {
+  for (const guest of await attachGuests({ store, hostId: config.host.id, drivers, entries, choose })) {
     const driver = drivers.get(guest.record.plugin);
     const isWell = guest.lost.length === 0 && guest.record.state !== "lock-lost";
     const result = isWell || driver === undefined

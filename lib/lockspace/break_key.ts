@@ -61,7 +61,8 @@ export function breakKey(lockspace: Lockspace, key: string, holders: readonly No
     for (const slot of SLOTS) made.push(replaceFile(lockspace, slotPath(lockspace, key, slot)));
     // A key that was never held exclusively has no generation to count.
     if (state !== undefined) {
-      writeKeyState(lockspace, key, { ...state, generation: state.generation + 1 }, "later");
+      const { identity, generation } = state;
+      writeKeyState(lockspace, key, { identity, generation: generation + 1 }, "later"); // granted to nobody
     }
     for (const { host, guest } of holders) removeIfPresent(notePath(lockspace, key, host.id, guest.uuid));
   } finally {

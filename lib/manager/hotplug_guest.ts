@@ -1,14 +1,9 @@
 import type { Guest, ResolvedResource } from "../driver/contract.ts";
 import { adoptableProcess, adoptedBefore, adoptGuest } from "./adopt_guest.ts";
 import { type AttachedContext, currentRecord, refuseLostLocks, runningGuest } from "./attached_record.ts";
-import type { GuestRecord, RecordedResource } from "./guest_record.ts";
-import {
-  type HotplugReport,
-  type HotplugStep,
-  keysToGiveUp,
-  planAttach,
-  planDetach,
-} from "./hotplug_plan.ts";
+import { finishRelease, markLeaving } from "./finish_release.ts";
+import { type GuestRecord, type RecordedResource, withGrants } from "./guest_record.ts";
+import { type HotplugReport, type HotplugStep, planAttach, planDetach } from "./hotplug_plan.ts";
 import { lockedError } from "./refusal.ts";
 
 /**
@@ -22,7 +17,7 @@ export async function plugResources(
   resources: readonly ResolvedResource[],
 ): Promise<HotplugReport> {
   return await store.withGuest(guest.uuid, async () => {
-    const record = currentRecord(store, guest);
+    const { record } = await finishRelease({ store, driver }, currentRecord(store, guest));
     const steps = planAttach(record.resources, resources);
     const held = steps.flatMap((step) => step.kind === "held" ? [step.resource] : []);
     if (held.length > 0) {
@@ -40,11 +35,12 @@ export async function plugResources(
       access: resource.access,
       keys: driver.keysOf(resource),
     }));
-    const { carrier } = result;
+    const { carrier, grants } = result;
     store.update(record, (current) => ({
       ...current,
       carriers: carrier.locks.length === 0 ? current.carriers : [...current.carriers, carrier],
       resources: [...current.resources, ...added],
+      grants: withGrants(current.grants, grants),
     }));
     return { done: steps, warnings: [] };
   });
@@ -91,21 +87,8 @@ export async function unplugResources(
         : []
     );
     if (leaving.length === 0) return { done: steps, warnings };
-    const keys = keysToGiveUp(record, leaving);
-    const outcome = await driver.unplug(runningGuest(record), keys);
-    for (const key of outcome.missing) {
-      warnings.push(`key ${key} of guest "${record.name}" was not locked any more`);
-    }
-    store.update(record, (current) => ({
-      ...current,
-      carriers: [outcome.carriers[0] ?? current.carriers[0], ...outcome.carriers.slice(1)],
-      resources: current.resources.filter((resource) => !leaving.some((one) => isSame(one, resource))),
-      givenUp: current.givenUp.filter(({ key }) => !keys.includes(key)),
-    }));
+    const { missing } = await finishRelease({ store, driver }, markLeaving(store, record, leaving));
+    for (const key of missing) warnings.push(`key ${key} of guest "${record.name}" was not locked any more`);
     return { done: steps, warnings };
   });
-}
-
-function isSame(one: RecordedResource, other: RecordedResource): boolean {
-  return one.type === other.type && one.name === other.name;
 }
