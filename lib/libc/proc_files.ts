@@ -9,10 +9,10 @@ let library: ReturnType<typeof open> | undefined;
 function open() {
   return Deno.dlopen(LIBC, {
     openat: { parameters: ["i32", "buffer", "i32"], result: "i32" },
-    read: { parameters: ["i32", "buffer", "usize"], result: "i32" },
+    read: { parameters: ["i32", "buffer", "u32"], result: "i32" },
     close: { parameters: ["i32"], result: "i32" },
-    readlinkat: { parameters: ["i32", "buffer", "buffer", "usize"], result: "i32" },
-    getdents64: { parameters: ["i32", "buffer", "usize"], result: "i32" },
+    readlinkat: { parameters: ["i32", "buffer", "buffer", "u32"], result: "i32" },
+    getdents64: { parameters: ["i32", "buffer", "u32"], result: "i32" },
   }).symbols;
 }
 
@@ -28,7 +28,20 @@ const encoder = new TextEncoder();
 /** Where paths are put for a call; PATH_MAX. */
 const path = new Uint8Array(4096);
 
+/** Names in /proc are mostly short and ASCII, for which a loop is faster than the encoder. */
 function terminated(text: string): Uint8Array<ArrayBuffer> {
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (code > 0x7f || at > SHORT) return encoded(text);
+    path[at] = code;
+  }
+  path[text.length] = 0;
+  return path;
+}
+
+const SHORT = 64;
+
+function encoded(text: string): Uint8Array<ArrayBuffer> {
   const { written } = encoder.encodeInto(text, path);
   path[written] = 0;
   return path;
@@ -46,12 +59,12 @@ export function closeFile(descriptor: number): void {
 
 /** What one read(2) gives, into the buffer; the number of bytes, or -1. */
 export function readInto(descriptor: number, buffer: Uint8Array<ArrayBuffer>): number {
-  return symbols().read(descriptor, buffer, BigInt(buffer.length));
+  return symbols().read(descriptor, buffer, buffer.length);
 }
 
 /** Where a link leads, into the buffer; readlinkat(2). The number of bytes, or -1. */
 export function readLinkInto(name: string, directory: number, buffer: Uint8Array<ArrayBuffer>): number {
-  return symbols().readlinkat(directory, terminated(name), buffer, BigInt(buffer.length));
+  return symbols().readlinkat(directory, terminated(name), buffer, buffer.length);
 }
 
 const listing = new Uint8Array(65536);
@@ -62,16 +75,17 @@ const decoder = new TextDecoder();
 const LENGTH_AT = 16;
 const NAME_AT = 19;
 
-/** Calls for each entry of a directory that is open, `.` and `..` too, with its name and inode as the directory has it. */
+/** Calls for each entry of a directory that is open, with its name, and its inode as the directory has it. */
 export function eachEntry(directory: number, entry: (name: string, inode: number) => void): void {
   while (true) {
-    const bytes = symbols().getdents64(directory, listing, BigInt(listing.length));
+    const bytes = symbols().getdents64(directory, listing, listing.length);
     if (bytes <= 0) return;
     const found: [string, number][] = [];
     for (let at = 0; at < bytes;) {
       const end = listing.indexOf(0, at + NAME_AT);
       const inode = listed.getUint32(at, true) + listed.getUint32(at + 4, true) * 2 ** 32;
-      found.push([decoder.decode(listing.subarray(at + NAME_AT, end)), inode]);
+      const name = decoder.decode(listing.subarray(at + NAME_AT, end));
+      if (name !== "." && name !== "..") found.push([name, inode]);
       at += listed.getUint16(at + LENGTH_AT, true);
     }
     for (const [name, inode] of found) entry(name, inode); // may list another directory into the same bytes

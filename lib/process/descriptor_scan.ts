@@ -1,5 +1,4 @@
 import { closeFile, eachEntry, openForReading, readInto, readLinkInto } from "../libc/proc_files.ts";
-import { parseFlockLine } from "./descriptors.ts";
 
 /** A file that a process has open. */
 export interface OpenFile {
@@ -25,17 +24,20 @@ export function openFilesBelow(prefix: Uint8Array, pid: number): OpenFile[] {
   const directory = openForReading(`/proc/${pid}/fd`);
   if (directory < 0) return [];
   const files: OpenFile[] = [];
+  let infos = -1;
   try {
     eachEntry(directory, (number) => {
       const length = readLinkInto(number, directory, link);
       if (length <= prefix.length || length >= link.length || !beginsWith(link, prefix)) return;
       const name = decoder.decode(link.subarray(prefix.length, length));
-      const info = readText(`/proc/${pid}/fdinfo/${number}`);
+      if (infos < 0) infos = openForReading(`/proc/${pid}/fdinfo`);
+      const info = readText(number, infos);
       if (info === undefined) return; // closed meanwhile
       files.push({ descriptor: Number(number), name, ...factsOf(info) });
     });
   } finally {
     closeFile(directory);
+    if (infos >= 0) closeFile(infos);
   }
   return files;
 }
@@ -56,9 +58,9 @@ export function allProcesses(): number[] {
   return pids;
 }
 
-/** A small file of /proc as text, or undefined when it cannot be read. */
-export function readText(path: string): string | undefined {
-  const file = openForReading(path);
+/** A small file of /proc as text, by its path or beside a directory that is open; undefined when it cannot be read. */
+export function readText(path: string, directory?: number): string | undefined {
+  const file = openForReading(path, directory);
   if (file < 0) return undefined;
   try {
     const length = readInto(file, text);
@@ -76,8 +78,9 @@ function beginsWith(bytes: Uint8Array, prefix: Uint8Array): boolean {
 
 /** What a descriptor's fdinfo tells of its file and of the locks in it; proc_pid_fdinfo(5). */
 export function factsOf(info: string): Pick<OpenFile, "inode" | "locked"> {
-  const flock = info.split("\n").map((line) => line.startsWith("lock:") ? parseFlockLine(line) : undefined)
-    .find((entry) => entry !== undefined);
-  const inode = /^ino:\s*(\d+)$/m.exec(info)?.[1] ?? flock?.inode;
-  return { inode: inode === undefined ? undefined : Number(inode), locked: flock !== undefined };
+  const flock = /^lock:\s*\d+: FLOCK\s+ADVISORY\s+(?:READ|WRITE)\s+-?\d+\s+[0-9a-f]+:[0-9a-f]+:(\d+)\s/m.exec(
+    info,
+  );
+  const inode = /^ino:\s*(\d+)$/m.exec(info)?.[1] ?? flock?.[1];
+  return { inode: inode === undefined ? undefined : Number(inode), locked: flock !== null };
 }
