@@ -2,7 +2,12 @@ import type { DriverConfig, Forecast, Inspection, Known, ResolvedResource } from
 import { resolveResource, type ResourceSpec } from "./identity/resource.ts";
 import { initLockspace, openLockspace } from "./lockspace/lockspace.ts";
 import { uuidsNotedAs } from "./lockspace/noted_names.ts";
-import { type AttachedGuest, attachGuests } from "./manager/attach_guests.ts";
+import {
+  type AttachCandidate,
+  type AttachContext,
+  type AttachedGuest,
+  attachGuests,
+} from "./manager/attach_guests.ts";
 import { breakLocks, type BreakOrder, type BreakReport, type BreakTarget } from "./manager/break_locks.ts";
 import type { GuestRecord } from "./manager/guest_record.ts";
 import type { GuestStore, RecordEntry } from "./manager/guest_store.ts";
@@ -74,24 +79,34 @@ export type SettledGuest = AttachedGuest & { fate: LostLockFate };
 /**
  * After a restart, or when records are in doubt: finds every guest of this host again, mends what can be mended, and
  * deals with the guests whose locks are lost. `lock-lost` is noted in their records, and taken back when all is well.
- * @param choose which of the guests are meant; what it throws leaves their processes alone
+ * @param choose which of the guests are meant; what it throws leaves everything as it is
  */
 export async function attachHost(
   { store, plugins, config }: HostLock,
-  choose: (guests: AttachedGuest[]) => AttachedGuest[],
+  choose: NonNullable<AttachContext["choose"]>,
   action: LostLockAction,
 ): Promise<SettledGuest[]> {
-  const { drivers, missing } = await plugins.inUse(store.list());
-  const attached = await attachGuests({ store, hostId: config.host.id, drivers });
-  const unattended = guestsWithoutDriver(store.list(), missing).map(({ guest, reason }): AttachedGuest => ({
-    record: guest,
-    repairs: [],
-    warnings: [`what it has locked cannot be known: ${reason}`],
-    lost: [],
-    locked: null,
+  const entries = store.list();
+  const { drivers, missing } = await plugins.inUse(entries);
+  const unattended = guestsWithoutDriver(entries, missing).map(({ guest, reason }) => ({
+    uuid: guest.uuid,
+    name: guest.name,
+    attached: unattendedGuest(guest, reason),
   }));
+  let left = unattended;
+  const attached = await attachGuests({
+    store,
+    hostId: config.host.id,
+    drivers,
+    entries,
+    choose: (found) => {
+      const chosen = new Set<AttachCandidate>(choose<AttachCandidate>([...found, ...unattended]));
+      left = unattended.filter((each) => chosen.has(each));
+      return found.filter((each) => chosen.has(each));
+    },
+  });
   const settled: SettledGuest[] = [];
-  for (const guest of choose([...attached, ...unattended])) {
+  for (const guest of [...attached, ...left.map((each) => each.attached)]) {
     const driver = drivers.get(guest.record.plugin);
     const isWell = guest.lost.length === 0 && guest.record.state !== "lock-lost";
     const result = isWell || driver === undefined
@@ -105,6 +120,12 @@ export async function attachHost(
     if (result !== undefined) settled.push(result);
   }
   return settled;
+}
+
+/** A guest that nobody can look after: what is known of it is its record. */
+function unattendedGuest(record: GuestRecord, reason: string): AttachedGuest {
+  const warnings = [`what it has locked cannot be known: ${reason}`];
+  return { record, repairs: [], warnings, lost: [], locked: null };
 }
 
 /**

@@ -9,6 +9,7 @@ import type {
   DriverDefinition,
   Forecast,
   GivenUpKey,
+  GrantedKey,
   Guest,
   Hold,
   Holder,
@@ -19,6 +20,7 @@ import type {
   NotedGuest,
   PlugOutcome,
   Refusal,
+  RegainOutcome,
   ResolvedResource,
   RunningGuest,
   TakeBackOutcome,
@@ -63,9 +65,10 @@ class SyncManager implements Driver {
     const lease = guestLease(guest);
     const result = await this.#take(guest, identifySelf(), [lease, ...resources]);
     if (result.outcome === "refused") return result;
-    const { locks, giveBack } = result.grant;
+    const { locks, grants, giveBack } = result.grant;
     const hold: Hold = {
       locks,
+      grants,
       leaseKeys: lease.identities.map((identity) => identity.key),
       giveBack,
     };
@@ -102,14 +105,14 @@ class SyncManager implements Driver {
   ): Promise<PlugOutcome> {
     const result = await this.#take(guest, process, resources);
     if (result.outcome === "refused") return result;
-    const { locks, descriptors, letGo, giveBack } = result.grant;
+    const { locks, grants, descriptors, letGo, giveBack } = result.grant;
     if (locks.length === 0) return { outcome: "granted", carrier: { ...process, kind: "guest", locks } };
     failpoint("carry.begun");
     try {
       const carrier = await this.#carry({ guest, process }, locks, descriptors);
       failpoint("carry.done");
       letGo();
-      return { outcome: "granted", carrier };
+      return { outcome: "granted", carrier, grants };
     } catch (error) {
       giveBack();
       throw error;
@@ -262,8 +265,45 @@ class SyncManager implements Driver {
     );
   }
 
-  holdings(): Holding[] {
-    return holdingsIn(this.#openLockspace());
+  async regain(
+    running: RunningGuest,
+    keys: readonly string[],
+    grants: readonly GrantedKey[],
+  ): Promise<RegainOutcome> {
+    const lost: GrantedKey[] = [];
+    for (const key of [...keys].sort()) {
+      const granted = grants.find((each) => each.key === key);
+      if (granted === undefined) return { outcome: "unknown", key };
+      lost.push(granted);
+    }
+    const { regainKeys } = await import("../lib/carrier/live_guest.ts");
+    const { guest, process } = running;
+    const resources = [noted(guestLease(guest)), ...running.resources];
+    const grantee = { guest, process, host: this.#config.host, plugin: definition.name, resources };
+    const deadline = Date.now() + NAMELESS_HOLDER_MS;
+    while (true) {
+      const outcome = await regainKeys(
+        this.#openLockspace(),
+        { ...grantee, running, lost },
+        (locks, descriptors) => this.#carry(running, locks, descriptors),
+      );
+      const isNameless = outcome.outcome === "refused" && outcome.holders.every(({ name }) => name === null);
+      if (!isNameless || Date.now() >= deadline) return outcome;
+      await new Promise((resolve) => setTimeout(resolve, 2 + Math.random() * 8));
+    }
+  }
+
+  async discard({ guest }: RunningGuest, strays: readonly Holding[]): Promise<void> {
+    const { discardStrays } = await import("../lib/carrier/live_guest.ts");
+    await discardStrays(guest.qmp, strays);
+    const lockspace = this.#openLockspace();
+    for (const { key } of strays.flatMap(({ locks }) => locks)) {
+      removeNote(lockspace, key, this.#config.host.id, guest.uuid);
+    }
+  }
+
+  holdings(pids?: readonly number[]): Holding[] {
+    return holdingsIn(this.#openLockspace(), pids);
   }
 
   notedGuests(keys: readonly string[]): NotedGuest[] {

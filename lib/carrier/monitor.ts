@@ -5,7 +5,7 @@ import type { Lockspace } from "../lockspace/lockspace.ts";
 import { type Slot, slotPath, SLOTS } from "../lockspace/slot.ts";
 import { descriptorFlock, openDescriptors } from "../process/descriptors.ts";
 import type { ProcessIdentity } from "../process/process_identity.ts";
-import { QmpClient } from "../qmp/client.ts";
+import { QmpClient, QmpCommandError } from "../qmp/client.ts";
 
 /** How long each step with the monitor may take, in milliseconds: it talks to one at a time, and may be taken. */
 const MONITOR_DEADLINE_MS = 2000;
@@ -73,15 +73,21 @@ export async function closeInMonitor(
   guest: MonitoredGuest,
   locks: readonly CarriedLock[],
 ): Promise<"closed" | "failed"> {
+  let outcome: "closed" | "failed" = "closed";
   try {
     await withQemu(guest, async (qemu) => {
       for (const { key, slots } of locks) {
         for (const slot of SLOTS.filter((candidate) => candidate in slots).reverse()) {
-          await qemu.closeDescriptor(descriptorName(key, slot));
+          try {
+            await qemu.closeDescriptor(descriptorName(key, slot));
+          } catch (error) {
+            if (!(error instanceof QmpCommandError)) throw error;
+            outcome = "failed"; // it was not handed this one; the others it may have
+          }
         }
       }
     });
-    return "closed";
+    return outcome;
   } catch (error) {
     if (error instanceof LockvisorError) return "failed";
     throw error;

@@ -1,9 +1,8 @@
 import { attachHost, type SettledGuest } from "../host_lock.ts";
 import { exitStatusOf, LockvisorError, printable } from "../errors.ts";
-import type { AttachedGuest } from "../manager/attach_guests.ts";
-import { chooseGuest } from "../manager/find_guest.ts";
+import type { AttachCandidate, AttachedGuest } from "../manager/attach_guests.ts";
+import { obstacleText } from "../manager/obstacle.ts";
 import type { LostLockAction } from "../manager/settle_lost_locks.ts";
-import { lifeOf } from "../process/process_identity.ts";
 import type { CliContext } from "./context.ts";
 import type { Invocation } from "./parse.ts";
 import { openSession } from "./session.ts";
@@ -21,35 +20,60 @@ export async function attach(
   for (const { record, warnings } of guests) {
     for (const warning of warnings) context.note(`warning: guest "${record.name}": ${printable(warning)}`);
   }
+  for (const { record, fault } of guests) {
+    if (fault !== undefined) context.note(printable(`guest "${record.name}": ${fault.message}`));
+  }
   const unlocked = guests.filter(({ lost }) => lost.length > 0);
-  for (const { record, lost, fate } of unlocked) {
+  for (const { record, lost, fate, obstacle } of unlocked) {
     const resources = lost.map(({ type, name }) => `${type} ${name}`).join(", ");
     const done = { left: "it was left as it is", paused: "it was paused", killed: "it was killed" }[fate];
+    const why = obstacle === undefined ? "" : `; ${obstacleText(obstacle)}`;
     context.note(
       printable(
-        `guest "${record.name}" (pid ${record.carriers[0].pid}) has lost its locks on ${resources}; ${done}`,
+        `guest "${record.name}" (pid ${
+          record.carriers[0].pid
+        }) has lost its locks on ${resources}; ${done}${why}`,
       ),
     );
   }
-  return unlocked.some(({ fate }) => fate !== "killed") ? exitStatusOf("locked") : 0;
+  if (unlocked.some(({ fate }) => fate !== "killed")) return exitStatusOf("locked");
+  return Math.max(0, ...guests.map(({ fault }) => fault === undefined ? 0 : exitStatusOf(fault.code)));
 }
 
 /**
  * The guests of these names or UUIDs; all, when there is none.
- * @throws {LockvisorError} `data` for an unknown one, or when a name fits several
+ * @throws {LockvisorError} `data` for an unknown one, and for a name that is that of several guests
  */
-function chooseNamed(guests: AttachedGuest[], names: readonly string[]): AttachedGuest[] {
+function chooseNamed<Candidate extends AttachCandidate>(
+  guests: Candidate[],
+  names: readonly string[],
+): Candidate[] {
   if (names.length === 0) return guests;
-  const records = guests.map(({ record }) => record);
-  const chosen = names.map((name) => {
-    const record = chooseGuest(name, records, ({ carriers }) => lifeOf(carriers[0]));
-    if (record !== undefined) return record;
-    throw new LockvisorError("data", `no guest "${name}" runs on this host; see: lockvisor status`);
-  });
-  return guests.filter(({ record }) => chosen.includes(record));
+  return [...new Set(names.map((name) => theOneNamed(guests, name)))];
 }
 
-function attachedText({ record, repairs, lost, locked }: AttachedGuest): string {
+function theOneNamed<Candidate extends AttachCandidate>(
+  guests: readonly Candidate[],
+  asked: string,
+): Candidate {
+  const byUuid = guests.find(({ uuid }) => uuid === asked.toLowerCase());
+  const [first, ...others] = byUuid === undefined ? guests.filter(({ name }) => name === asked) : [byUuid];
+  if (first === undefined) {
+    throw new LockvisorError("data", `no guest "${asked}" runs on this host; see: lockvisor status`);
+  }
+  if (others.length === 0) return first;
+  const uuids = [first, ...others].map(({ uuid }) => uuid);
+  throw new LockvisorError(
+    "data",
+    `"${asked}" is the name of ${uuids.length} guests (uuids ${
+      uuids.join(" and ")
+    }); say which one by its UUID`,
+    { details: { uuids } },
+  );
+}
+
+function attachedText({ record, repairs, lost, locked, fault }: AttachedGuest): string {
+  if (fault !== undefined) return "";
   const locks = lost.length > 0
     ? `${lost.length} lost`
     : { true: "locked", false: "it takes no locks", null: "its locks are not shown here" }[`${locked}`];
@@ -59,7 +83,7 @@ function attachedText({ record, repairs, lost, locked }: AttachedGuest): string 
 
 function attachedJson(guests: readonly AttachedGuest[]): string {
   const shown = guests.map((
-    { record: { uuid, name, state, carriers }, repairs, warnings, lost, locked },
+    { record: { uuid, name, state, carriers }, repairs, warnings, lost, locked, obstacle, fault },
   ) => ({
     uuid,
     name,
@@ -68,8 +92,10 @@ function attachedJson(guests: readonly AttachedGuest[]): string {
     carriers: carriers.map(({ kind, pid }) => ({ kind, pid })),
     locked,
     lost: lost.map(({ type, name, access }) => ({ type, name, access })),
+    ...(obstacle === undefined ? {} : { obstacle: { resource: obstacle.resource, ...obstacle.why } }),
     repairs,
     warnings,
+    ...(fault === undefined ? {} : fault.toJSON()),
   }));
   return JSON.stringify({ guests: shown }) + "\n";
 }

@@ -68,12 +68,22 @@ export interface RunningGuest {
   resources: readonly { type: ResourceType; name: string; access: Access; keys: string[] }[];
 }
 
+/** How a key was granted to a guest: by this a lost lock is told from one that somebody else has had since. */
+export interface GrantedKey {
+  key: string;
+  mode: LockMode;
+  /** The key's generation from this grant on. */
+  generation: number;
+}
+
 /** What asking for more resources of a running guest gave. */
-export type PlugOutcome = { outcome: "granted"; carrier: Carrier } | { outcome: "refused"; refusal: Refusal };
+export type PlugOutcome =
+  | { outcome: "granted"; carrier: Carrier; grants?: readonly GrantedKey[] }
+  | { outcome: "refused"; refusal: Refusal };
 
 /** What asking for the locks of a guest that runs already gave. */
 export type AdoptOutcome =
-  | { outcome: "granted"; carrier: Carrier; leaseKeys: string[] }
+  | { outcome: "granted"; carrier: Carrier; leaseKeys: string[]; grants?: readonly GrantedKey[] }
   | { outcome: "refused"; refusal: Refusal };
 
 /** What became of keys that were to be given up. */
@@ -94,16 +104,27 @@ export interface GivenUpKey {
 
 /** What asking for given-up keys gave. */
 export type TakeBackOutcome =
-  | { outcome: "taken" }
+  | { outcome: "taken"; grants?: readonly GrantedKey[] }
   | { outcome: "refused"; key: string; holders: Holder[] }
   /** Somebody had the key in between; `had` is the last who left a note, if any. Nothing is held. */
   | { outcome: "changed"; key: string; generation: number; had: Holder | null }
   | { outcome: "lost"; key: string };
 
+/** What asking for locks that a running guest has lost gave: it has all of them again, or none was taken. */
+export type RegainOutcome =
+  | { outcome: "regained"; carriers: Carrier[]; grants: readonly GrantedKey[] }
+  /** Somebody has the key now. */
+  | { outcome: "refused"; key: string; holders: Holder[] }
+  /** Somebody had the key in between; `had` is the last who did, if that is known. */
+  | { outcome: "changed"; key: string; had: Holder | null }
+  /** How the key was granted is not known, so nobody can tell. */
+  | { outcome: "unknown"; key: string };
+
 /** Locks just taken, still in our own process. */
 export interface Hold {
   /** The descriptors that `locks` names are made to survive execve(2): the program that we become holds them. */
   locks: CarriedLock[];
+  grants?: readonly GrantedKey[];
   /** Keys of the lease that the guest has on itself. */
   leaseKeys: string[];
   /** Gives everything back, notes included. */
@@ -141,11 +162,16 @@ export interface Forecast {
 export interface LockEvidence {
   key: string;
   held: Known;
+  /** The same slot by slot, of those that the claim names: another carrier may have the other one. */
+  slots?: Partial<Record<Slot, Known>>;
 }
 
-/** A process with the locks that the kernel shows in its own descriptors. */
+/**
+ * A process with the locks that the kernel shows in its own descriptors. Where it shows none on the filesystem, what is
+ * open counts, and `proof` is `open`.
+ */
 export type Holding =
-  & { process: ProcessIdentity; locks: CarriedLock[] }
+  & { process: ProcessIdentity; locks: CarriedLock[]; proof?: "locked" | "open" }
   & (
     /** The tiny process beside a guest; `guestPid` is whom its pidfd is on, undefined when that has ended. */
     | { kind: "holder"; guestPid: number | undefined }
@@ -164,6 +190,10 @@ export interface NotedGuest {
   resources: readonly { type: ResourceType; name: string; access: Access; keys: string[] }[];
   /** What it took together with the others and has no notes of any more: released, or given up by a pause. */
   withoutNotes: readonly { type: ResourceType; name: string }[];
+  /** How it was granted its keys, as far as its notes tell. */
+  grants?: readonly GrantedKey[];
+  /** What a pause gave up, and it has not taken back. */
+  givenUp?: readonly GivenUpKey[];
 }
 
 /** What a driver is given when it is loaded. */
@@ -239,8 +269,25 @@ export interface TellingMethods {
   inspect(resource: ResolvedResource): Inspection;
   /** For each claim, in order, whether its process holds each lock, by the kernel's word. One pass for all. */
   evidence(claims: readonly CarrierClaim[]): LockEvidence[][];
-  /** All locks that processes of this host hold, in one pass over them. Without it no guest's fork is followed. */
-  holdings(): Holding[];
+  /**
+   * Takes locks that a running guest has lost again, all or none, unless somebody else has or had one since they were
+   * granted. Without this method a lost lock stays lost.
+   */
+  regain?(
+    running: RunningGuest,
+    keys: readonly string[],
+    grants: readonly GrantedKey[],
+  ): Promise<RegainOutcome>;
+  /**
+   * Closes what a command that was cut off has left in a guest's processes: descriptors in QEMU, holders. Never unlocks:
+   * a process that inherited them may be another guest. Takes the guest's notes about their keys away.
+   */
+  discard?(running: RunningGuest, strays: readonly Holding[]): Promise<void>;
+  /**
+   * All locks that processes of this host hold, or some of them, in one pass over them. Without it no guest's fork is
+   * followed.
+   */
+  holdings(pids?: readonly number[]): Holding[];
   /** The guests of this host that left notes beside these keys. Without it a lost record stays lost. */
   notedGuests(keys: readonly string[]): NotedGuest[];
   /** Whether anybody holds one of these keys. */

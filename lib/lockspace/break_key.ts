@@ -62,7 +62,8 @@ export function breakKey(lockspace: Lockspace, key: string, holders: readonly No
     // Before the files: once they are new the key is free, and nobody would come back to count. A key that was never
     // held exclusively has no generation.
     if (state !== undefined) {
-      writeKeyState(lockspace, key, { ...state, generation: state.generation + 1 }, "later");
+      const { identity, generation } = state;
+      writeKeyState(lockspace, key, { identity, generation: generation + 1 }, "later"); // granted to nobody
     }
     failpoint("break.counted");
     for (const slot of SLOTS) {

@@ -64,7 +64,7 @@ export async function adoptGuest(
 ): Promise<GuestRecord> {
   const result = await driver.adopt(guest, process, resources);
   if (result.outcome === "refused") throw lockedError(result.refusal);
-  const { carrier, leaseKeys } = result;
+  const { carrier, leaseKeys, grants } = result;
   const own = { ...process, kind: "guest", locks: [] } as const;
   const record: GuestRecord = {
     ...guest,
@@ -80,6 +80,7 @@ export async function adoptGuest(
       access: resource.access,
       keys: driver.keysOf(resource),
     })),
+    grants: grants ?? [],
     givenUp: [],
     command: commandLine(process.pid),
   };

@@ -4,14 +4,9 @@ import { failpoint } from "../failpoint.ts";
 import { adoptableProcess, adoptedBefore, adoptGuest } from "./adopt_guest.ts";
 import { attachGuests } from "./attach_guests.ts";
 import { type AttachedContext, currentRecord, refuseLostLocks, runningGuest } from "./attached_record.ts";
-import type { GuestRecord, RecordedResource } from "./guest_record.ts";
-import {
-  type HotplugReport,
-  type HotplugStep,
-  keysToGiveUp,
-  planAttach,
-  planDetach,
-} from "./hotplug_plan.ts";
+import { finishRelease, markLeaving } from "./finish_release.ts";
+import { type GuestRecord, type RecordedResource, withGrants } from "./guest_record.ts";
+import { type HotplugReport, type HotplugStep, planAttach, planDetach } from "./hotplug_plan.ts";
 import { lockedError } from "./refusal.ts";
 
 /** A guest's record as a hotplug left it, and what was done about each resource. */
@@ -39,7 +34,7 @@ async function plugOnce(
   resources: readonly ResolvedResource[],
 ): Promise<HotplugResult> {
   return await store.withGuest(guest.uuid, async () => {
-    const record = currentRecord(store, guest);
+    const { record } = await finishRelease({ store, driver }, currentRecord(store, guest));
     const steps = planAttach(record.resources, resources);
     const held = steps.flatMap((step) => step.kind === "held" ? [step.resource] : []);
     if (held.length > 0) {
@@ -57,12 +52,13 @@ async function plugOnce(
       access: resource.access,
       keys: driver.keysOf(resource),
     }));
-    const { carrier } = result;
+    const { carrier, grants } = result;
     failpoint("acquire.carried");
     const updated = store.update(record, (current) => ({
       ...current,
       carriers: carrier.locks.length === 0 ? current.carriers : [...current.carriers, carrier],
       resources: [...current.resources, ...added],
+      grants: withGrants(current.grants, grants),
     }));
     failpoint("acquire.recorded");
     return { record: updated, report: { done: steps, warnings: [] } };
@@ -118,20 +114,11 @@ export async function unplugResources(
         : []
     );
     if (leaving.length === 0) return { record, report: { done: steps, warnings } };
-    const keys = keysToGiveUp(record, leaving);
-    const outcome = await driver.unplug(runningGuest(record), keys);
-    for (const key of outcome.missing) {
+    const finished = await finishRelease({ store, driver }, markLeaving(store, record, leaving));
+    for (const key of finished.missing) {
       warnings.push(`key ${key} of guest "${record.name}" was not locked any more`);
     }
-    failpoint("release.unnoted");
-    const updated = store.update(record, (current) => ({
-      ...current,
-      carriers: [outcome.carriers[0] ?? current.carriers[0], ...outcome.carriers.slice(1)],
-      resources: current.resources.filter((resource) => !leaving.some((one) => isSame(one, resource))),
-      givenUp: current.givenUp.filter(({ key }) => !keys.includes(key)),
-    }));
-    failpoint("release.recorded");
-    return { record: updated, report: { done: steps, warnings } };
+    return { record: finished.record, report: { done: steps, warnings } };
   });
 }
 
@@ -157,8 +144,4 @@ function isRefusedByItself(error: unknown, uuid: string): boolean {
   if (!(error instanceof LockvisorError) || error.code !== "locked") return false;
   const { holders } = error.details as { holders?: Holder[] };
   return holders?.some((holder) => holder.uuid === uuid && holder.alive === true) ?? false;
-}
-
-function isSame(one: RecordedResource, other: RecordedResource): boolean {
-  return one.type === other.type && one.name === other.name;
 }

@@ -58,6 +58,7 @@ function recordOf(
       access: resource.access,
       keys: driver.keysOf(resource),
     })),
+    grants: hold.grants ?? [],
     givenUp: [],
     command: [...command],
     qmp: guest.qmp,
