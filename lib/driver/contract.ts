@@ -270,6 +270,21 @@ export interface TellingMethods {
   /** For each claim, in order, whether its process holds each lock, by the kernel's word. One pass for all. */
   evidence(claims: readonly CarrierClaim[]): LockEvidence[][];
   /**
+   * All locks that processes of this host hold, or some of them, in one pass over them. Without it no guest's fork is
+   * followed.
+   */
+  holdings(pids?: readonly number[]): Holding[];
+  /** The guests of this host that left notes beside these keys. Without it a lost record stays lost. */
+  notedGuests(keys: readonly string[]): NotedGuest[];
+  /** Whether anybody holds one of these keys. */
+  isHeld(keys: readonly string[]): Known;
+  /** Keys that a resource is locked by; none where the driver takes no lock on it. A must for who locks resources. */
+  keysOf(resource: ResolvedResource): string[];
+}
+
+/** What a driver may do to mend what was lost or cut off. Without these methods it stays so, and is told. */
+export interface MendingMethods {
+  /**
    * Takes locks that a running guest has lost again, all or none, unless somebody else has or had one since they were
    * granted. Without this method a lost lock stays lost.
    */
@@ -283,21 +298,10 @@ export interface TellingMethods {
    * a process that inherited them may be another guest. Takes the guest's notes about their keys away.
    */
   discard?(running: RunningGuest, strays: readonly Holding[]): Promise<void>;
-  /**
-   * All locks that processes of this host hold, or some of them, in one pass over them. Without it no guest's fork is
-   * followed.
-   */
-  holdings(pids?: readonly number[]): Holding[];
-  /** The guests of this host that left notes beside these keys. Without it a lost record stays lost. */
-  notedGuests(keys: readonly string[]): NotedGuest[];
-  /** Whether anybody holds one of these keys. */
-  isHeld(keys: readonly string[]): Known;
-  /** Keys that a resource is locked by; none where the driver takes no lock on it. A must for who locks resources. */
-  keysOf(resource: ResolvedResource): string[];
 }
 
-/** A driver with all methods, as the manager works with it. */
-export interface Driver extends CoreMethods, HotplugMethods, PauseMethods, TellingMethods {}
+/** A driver with all methods, as the manager works with it; only what mends may be missing. */
+export interface Driver extends CoreMethods, HotplugMethods, PauseMethods, TellingMethods, MendingMethods {}
 
 /** A driver as it may be written: what it leaves out the manager fills in, with refusals and with "not known". */
 export type PartialDriver = CoreMethods & Partial<Driver>;
