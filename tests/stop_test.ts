@@ -356,6 +356,30 @@ Deno.test("a lock that another guest shares does not count as left over", async 
   assert.equal(stopped.code, 0, stopped.stderr);
 });
 
+Deno.test("a guest of the same name in another lockspace does not count as left over", async () => {
+  await using world = await World.create();
+  await using elsewhere = await World.create();
+  const disk = await world.disk("a");
+  const args = (
+    name: string,
+  ) => ["run", "--name", name, "--disk", `${disk},access=shared`, "--", "sleep", "60"];
+  const guest = await world.startRunning(args("vm1"));
+  await world.startRunning(args("vm2"));
+  // Its lease on itself is a key of the same name, in a holder that has not called flock(2) itself.
+  const plain = new Deno.Command("sleep", { args: ["60"], stdin: "null", stdout: "null", stderr: "null" })
+    .spawn();
+  try {
+    assert.equal((await elsewhere.run(["adopt", "--pid", `${plain.pid}`, "--name", "vm1"])).code, 0);
+    await guest.kill();
+    const stopped = await world.run(["stop", "vm1"]);
+    assert.equal(stopped.code, 0, stopped.stderr);
+    assert.match(stopped.stdout, /locks are free/);
+  } finally {
+    plain.kill("SIGKILL");
+    await plain.status;
+  }
+});
+
 Deno.test("a pid that belongs to somebody else by now is left alone", async () => {
   await using world = await World.create();
   const disk = await world.disk("a");
