@@ -59,7 +59,7 @@ export interface Refusal {
 async function stateOf(world: World, tidies: Refusal["tidies"]): Promise<unknown> {
   const guests = `${world.runtimeDir}/guests`;
   const files = (await everything(world)).filter((line) =>
-    !line.startsWith(`${guests} `) && !/^\S+\.lock f 600 0 0 /.test(line) &&
+    !line.startsWith(`${guests} `) && !/^\S+\.lock f 600 \d+ 0 /.test(line) &&
     (tidies === undefined || !line.startsWith(guests))
   );
   return { files, locks: kernelLocks(world) };
