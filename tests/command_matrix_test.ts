@@ -151,8 +151,8 @@ Deno.test("a guest whose process is dead while its record is left", async () => 
       except: {
         stop: /^guest "vm1" has stopped already; its 3 locks are free\n$/,
         wait: /^guest "vm1" has ended\n$/,
-        status: { ...unknown, tidies: "record" },
-        attach: { ...unknown, tidies: "record" },
+        status: { ...unknown, touches: "records" },
+        attach: { ...unknown, touches: "records" },
         break: new RegExp(`^nobody holds ${asked}; there is nothing to break\n$`),
       },
       between: () => Deno.writeTextFile(recordFile(world, ONE), left),

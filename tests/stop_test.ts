@@ -430,32 +430,6 @@ Deno.test("a name that two records share needs the UUID", async () => {
   assert.equal((await world.run(["stop", "vm1"])).code, 0, "one is left");
 });
 
-Deno.test("another user's guest: 77, and it runs on", {
-  ignore: Deno.uid() !== 0,
-}, async () => {
-  await using world = await World.create();
-  const disk = await world.disk("a");
-  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", disk, "--", "sleep", "60"]);
-  await world.execute("chmod", ["-R", "a+rX", world.directory]);
-  const [program, reachable] = [BINARY, `${world.directory}/lockvisor`];
-  await Deno.copyFile(program, reachable);
-  await Deno.chmod(reachable, 0o755);
-  const stopped = await world.execute("setpriv", [
-    "--reuid=65534",
-    "--regid=65534",
-    "--clear-groups",
-    reachable,
-    "stop",
-    "vm1",
-  ]);
-  assert.equal(stopped.code, 77, stopped.stderr);
-  assert.equal(
-    stopped.stderr,
-    `lockvisor: guest "vm1" (pid ${guest.pid}) is another user's; stop it as that user or as root\n`,
-  );
-  assert.notEqual(identifyProcess(guest.pid), undefined);
-});
-
 Deno.test("wait returns when the guest ends, at once when it has, with 75 past its time", async () => {
   await using world = await World.create();
   const disk = await world.disk("a");

@@ -51,16 +51,20 @@ export function kernelLocks(world: World): string[] {
 export interface Refusal {
   code: number;
   says: RegExp;
-  /** `record`: it may take the record of a guest that is dead away. */
-  tidies?: "record";
+  /**
+   * `records`: it may take the record of a guest that is dead away. `lockspace`: it may leave empty lock files, and
+   * count a generation on, as a start may that is refused.
+   */
+  touches?: "records" | "lockspace";
 }
 
 /** Files and locks that a refused command leaves alone; the empty files by which commands take turns are none. */
-async function stateOf(world: World, tidies: Refusal["tidies"]): Promise<unknown> {
+async function stateOf(world: World, touches: Refusal["touches"]): Promise<unknown> {
   const guests = `${world.runtimeDir}/guests`;
+  const touched = touches === "records" ? guests : touches === "lockspace" ? world.lockspace : undefined;
   const files = (await everything(world)).filter((line) =>
-    !line.startsWith(`${guests} `) && !/^\S+\.lock f 600 0 0 /.test(line) &&
-    (tidies === undefined || !line.startsWith(guests))
+    !line.startsWith(`${guests} `) && !/^\S+\.lock f 600 \d+ 0 /.test(line) &&
+    (touched === undefined || !line.startsWith(touched))
   );
   return { files, locks: kernelLocks(world) };
 }
@@ -72,10 +76,10 @@ async function stateOf(world: World, tidies: Refusal["tidies"]): Promise<unknown
 export async function assertRefusedTwice(
   world: World,
   args: readonly string[],
-  { code, says, tidies }: Refusal,
+  { code, says, touches }: Refusal,
   run: (args: string[]) => Promise<Finished> = (words) => world.run(words),
 ): Promise<void> {
-  const before = await stateOf(world, tidies);
+  const before = await stateOf(world, touches);
   const label = args.join(" ");
   for (const wanted of ["text", "json"]) {
     const result = await run(wanted === "json" ? [...args, "--json"] : [...args]);
@@ -89,7 +93,7 @@ export async function assertRefusedTwice(
     if (wanted === "text") assert.equal(result.stdout, "", label);
     else assertErrorObject(result, label);
   }
-  assert.deepEqual(await stateOf(world, tidies), before, `${label}: nothing has changed`);
+  assert.deepEqual(await stateOf(world, touches), before, `${label}: nothing has changed`);
 }
 
 /** The error as JSON says the same as the line on standard error. */
