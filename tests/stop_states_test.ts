@@ -9,7 +9,7 @@ import { World } from "./support/world.ts";
  * `stop` and `wait` on guests in every state, and beside each other and other commands.
  */
 
-const SLEEP = ["--", "sleep", "60"];
+const SLEEP = ["--", "sleep", "600"];
 
 function isThere(path: string): boolean {
   try {
