@@ -87,7 +87,7 @@ async function live(world: World, disks: Disks): Promise<void> {
 Deno.test("every command works, and works again, on a guest without a monitor", async () => {
   await using world = await World.create();
   const disks = { held: await world.disk("held"), spare: await world.disk("spare") };
-  await world.startRunning(["run", "--name", "vm1", "--disk", disks.held, "--", "sleep", "60"]);
+  await world.startRunning(["run", "--name", "vm1", "--disk", disks.held, "--", "sleep", "600"]);
   await live(world, disks);
 });
 
@@ -104,7 +104,7 @@ Deno.test("every command works, and works again, on QEMU with a monitor", async 
 Deno.test("every command works, and works again, on a process that was adopted", async () => {
   await using world = await World.create();
   const disks = { held: await world.disk("held"), spare: await world.disk("spare") };
-  const process = new Deno.Command("sleep", { args: ["60"] }).spawn();
+  const process = new Deno.Command("sleep", { args: ["600"] }).spawn();
   try {
     const adopt = ["adopt", "--pid", String(process.pid), "--name", "vm1", "--disk", disks.held];
     for (const result of ["locked for", "was locked already for"]) {
@@ -124,8 +124,8 @@ Deno.test("every command works, and works again, on a process that was adopted",
 Deno.test("adopt refuses a process that is gone, is another guest, or would be a second one of its name", async () => {
   await using world = await World.create();
   const disks = { held: await world.disk("held"), spare: await world.disk("spare") };
-  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", disks.held, "--", "sleep", "60"]);
-  const process = new Deno.Command("sleep", { args: ["60"] }).spawn();
+  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", disks.held, "--", "sleep", "600"]);
+  const process = new Deno.Command("sleep", { args: ["600"] }).spawn();
   const dead = new Deno.Command("true").spawn();
   await dead.status;
   try {

@@ -53,7 +53,7 @@ async function tryAll(
 Deno.test("a guest that nobody knows: 65 from every command", async () => {
   await using world = await World.create();
   const disks = await disksOf(world);
-  await world.startRunning(["run", "--name", "vm1", "--disk", disks.held, "--", "sleep", "60"]);
+  await world.startRunning(["run", "--name", "vm1", "--disk", disks.held, "--", "sleep", "600"]);
   for (const unknown of ["nobody", TWO, TWO.toUpperCase()]) {
     await tryAll(world, unknown, disks, {
       code: 65,
@@ -81,7 +81,7 @@ Deno.test("a name that two living guests have: 65 from every command, with their
     "sleep",
     "60",
   ]);
-  await world.startRunning(["run", "--name", "vm2", "--uuid", TWO, "--", "sleep", "60"]);
+  await world.startRunning(["run", "--name", "vm2", "--uuid", TWO, "--", "sleep", "600"]);
   // No command makes this: names are unique among the guests that live.
   for (const directory of [`${world.runtimeDir}/guests`, world.lockspace]) await renameEverywhere(directory);
   await tryAll(world, "vm1", disks, {
@@ -108,10 +108,10 @@ async function renameEverywhere(directory: string): Promise<void> {
 Deno.test("of two records with one name, the one whose process lives is meant", async () => {
   await using world = await World.create();
   const disks = await disksOf(world);
-  const old = await world.startRunning(["run", "--name", "vm1", "--uuid", ONE, "--", "sleep", "60"]);
+  const old = await world.startRunning(["run", "--name", "vm1", "--uuid", ONE, "--", "sleep", "600"]);
   await old.kill();
   const left = await Deno.readTextFile(recordFile(world, ONE));
-  const args = ["run", "--name", "vm1", "--uuid", TWO, "--disk", disks.held, "--", "sleep", "60"];
+  const args = ["run", "--name", "vm1", "--uuid", TWO, "--disk", disks.held, "--", "sleep", "600"];
   const guest = await world.startRunning(args);
   const restore = () => Deno.writeTextFile(recordFile(world, ONE), left);
   await restore();
@@ -138,7 +138,7 @@ Deno.test("of two records with one name, the one whose process lives is meant", 
 Deno.test("a guest whose process is dead while its record is left", async () => {
   await using world = await World.create();
   const disks = await disksOf(world);
-  const args = ["run", "--name", "vm1", "--uuid", ONE, "--disk", disks.held, "--", "sleep", "60"];
+  const args = ["run", "--name", "vm1", "--uuid", ONE, "--disk", disks.held, "--", "sleep", "600"];
   const guest = await world.startRunning(args);
   await guest.kill();
   const left = await Deno.readTextFile(recordFile(world, ONE));
@@ -165,7 +165,7 @@ Deno.test("a guest whose process is dead while its record is left", async () => 
 Deno.test("a guest that is dead and has no record any more", async () => {
   await using world = await World.create();
   const disks = await disksOf(world);
-  const args = ["run", "--name", "vm1", "--uuid", ONE, "--disk", disks.held, "--", "sleep", "60"];
+  const args = ["run", "--name", "vm1", "--uuid", ONE, "--disk", disks.held, "--", "sleep", "600"];
   const guest = await world.startRunning(args);
   await guest.kill();
   assert.equal(await assertDone(world, ["status"]), "no guests\n");

@@ -276,6 +276,11 @@ Deno.test("a guest that ignores SIGTERM is killed after the time given", async (
 
 const BAD_MONITORS: Record<string, { serve: string; says: RegExp }> = {
   "never answers": { serve: "pass", says: /no greeting within 400 ms; another program may be connected/ },
+  "sends half a greeting": { serve: `c.sendall(b'{"QMP": ')`, says: /no greeting within 400 ms/ },
+  "trickles its greeting": {
+    serve: `[(c.sendall(b' '), time.sleep(0.02)) for _ in range(500)]`,
+    says: /no greeting within 400 ms/,
+  },
   "greets and then is silent": {
     serve: `c.sendall(b'{"QMP": {}}\\n')`,
     says: /no reply to qmp_capabilities within 400 ms/,
