@@ -1,7 +1,13 @@
 import assert from "node:assert/strict";
 import { dirname, join } from "node:path";
 import { FAILPOINTS } from "../lib/failpoint_names.ts";
+import * as attach from "./crash/attach_cases.ts";
+import * as breaking from "./crash/break_cases.ts";
 import { FAILPOINT_BINARY } from "./crash/crash.ts";
+import * as hotplug from "./crash/hotplug_cases.ts";
+import * as pause from "./crash/pause_cases.ts";
+import * as start from "./crash/start_cases.ts";
+import * as stop from "./crash/stop_cases.ts";
 import { BINARY, World } from "./support/world.ts";
 
 const VARIABLE = "LOCKVISOR_FAILPOINT";
@@ -27,6 +33,14 @@ Deno.test("the program does not heed the variable, and the one for tests refuses
   assert.equal((await world.execute(FAILPOINT_BINARY, args, env("run.recorded:2"))).code, 0);
   const unknown = await world.execute(FAILPOINT_BINARY, args, env("run.nowhere"));
   assert.deepEqual([unknown.code, unknown.signal], [70, null], unknown.stderr);
+});
+
+Deno.test("the program is killed in some test at each point that is named", () => {
+  const cases = [attach, breaking, hotplug, pause, start, stop].flatMap((module) =>
+    Object.values(module).flat()
+  );
+  const played = new Set(cases.map(({ at }) => at));
+  assert.deepEqual(FAILPOINTS.filter((name) => !played.has(name)), []);
 });
 
 Deno.test("each named point stands in one place", () => {

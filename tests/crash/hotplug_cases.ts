@@ -78,10 +78,18 @@ export const adopt: CrashScenario = {
 /** The disk that comes and goes has two keys. */
 export const ACQUIRE_CASES = [
   ...casesOf(acquireInQemu, "slots.taken", "grant.key-counted", "grant.noted", "carry.begun"),
+  ...casesOf(acquireInQemu, "monitor.sent", ["monitor.sent", 2], ["monitor.sent", 3]),
   ...casesOf(acquireInQemu, "monitor.all-sent", "carry.done", "acquire.carried", "acquire.recorded"),
   ...casesOf(acquireInQemu, ["write.written", 4]),
   ...casesOf(acquireInHolder, "carry.begun", "holder.started", "carry.done", "acquire.carried"),
   ...casesOf(adopt, "grant.noted", "holder.started", "adopt.carried", ["write.written", 5], "record.claimed"),
 ];
 
-export const RELEASE_CASES = casesOf(releaseInQemu, "release.begun", "release.recorded");
+export const RELEASE_CASES = [
+  ...casesOf(releaseInQemu, "release.begun", "release.slot-released", ["release.slot-released", 2]),
+  ...casesOf(releaseInQemu, ["release.carrier-released", 2], ["release.closed", 2], "release.unlocked"),
+  ...casesOf(releaseInQemu, "release.note-removed", "release.unnoted", "release.recorded"),
+  ...casesOf(releaseFromHolder, "release.slot-released", "release.key-released", ["release.closed", 2]),
+  ...casesOf(releaseFromHolder, "release.unlocked", "release.unnoted"),
+  ...casesOf(releaseFromGuest, "release.slot-released", "release.key-released", "release.unnoted"),
+];
