@@ -98,6 +98,7 @@ function findGuests(
     // One question for all guests that have ended: mostly none of them has left its lease to a child.
     const isFree = isDead(record) && leases() === false;
     if (isFree || find(record.carriers[0], record.leaseKeys, mending).kind === "gone") {
+      failpoint("attach.gone");
       store.remove(record);
       return [];
     }
@@ -170,7 +171,6 @@ function followGuest(finding: Extract<Finding, { kind: "recorded" }>): GuestUnde
   const where = find(record.carriers[0], record.leaseKeys, finding);
   switch (where.kind) {
     case "gone":
-      failpoint("attach.gone");
       store.remove(record);
       return undefined;
     case "hidden":
