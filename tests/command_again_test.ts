@@ -124,7 +124,16 @@ Deno.test("every command works, and works again, on a process that was adopted",
 Deno.test("adopt refuses a process that is gone, is another guest, or would be a second one of its name", async () => {
   await using world = await World.create();
   const disks = { held: await world.disk("held"), spare: await world.disk("spare") };
-  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", disks.held, "--", "sleep", "600"]);
+  const guest = await world.startRunning([
+    "run",
+    "--name",
+    "vm1",
+    "--disk",
+    disks.held,
+    "--",
+    "sleep",
+    "600",
+  ]);
   const process = new Deno.Command("sleep", { args: ["600"] }).spawn();
   const dead = new Deno.Command("true").spawn();
   await dead.status;

@@ -70,7 +70,16 @@ async function withGuestOfNobody(
 Deno.test("root's guest: 77 from every command that nobody gives", async () => {
   const { world, disks, asNobody } = await openWorld();
   await using _ = world;
-  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", disks.held, "--", "sleep", "600"]);
+  const guest = await world.startRunning([
+    "run",
+    "--name",
+    "vm1",
+    "--disk",
+    disks.held,
+    "--",
+    "sleep",
+    "600",
+  ]);
   const { uuid } = JSON.parse(await assertDone(world, ["status", "vm1", "--json"])).guests[0];
   for (const modes of ["go-rwx", "a+rX"]) {
     await world.execute("chmod", ["-R", modes, world.lockspace, world.runtimeDir]);
@@ -121,7 +130,16 @@ Deno.test("nobody's guest: 77 from every command that root gives, who could do i
 Deno.test("a guest of one's own with somebody else's lockspace: it is not stopped, nothing is locked", async () => {
   const { world, disks } = await openWorld();
   await using _ = world;
-  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", disks.held, "--", "sleep", "600"]);
+  const guest = await world.startRunning([
+    "run",
+    "--name",
+    "vm1",
+    "--disk",
+    disks.held,
+    "--",
+    "sleep",
+    "600",
+  ]);
   await Deno.chown(world.lockspace, NOBODY, NOBODY);
   for (
     const command of ["stop", "status", "attach", "acquire", "release", "pause --release", "break"] as const
