@@ -135,3 +135,18 @@ Deno.test("from source a driver may be written in TypeScript", async () => {
     /cannot be loaded: .*; the compiled program reads JavaScript modules only\n$/,
   );
 });
+
+Deno.test("the example refuses a lockspace that is missing, and a folder for its locks that others may write", async () => {
+  await using world = await World.create();
+  const file = await installModule(world, WHOLE_GUESTS_MODULE);
+  const start = (args: string[]) =>
+    world.run(["run", "--plugin", file, "--name", "vm1", ...args, "--", "true"]);
+  const nowhere = await start([`--lockspace=${world.directory}/nowhere`]);
+  assert.equal(nowhere.code, 78);
+  assert.match(nowhere.stderr, /there is no lockspace .*nowhere; make it: lockvisor init /);
+  assert.equal((await start([])).code, 0);
+  await Deno.chmod(`${world.lockspace}/whole-guests`, 0o770);
+  const unsafe = await start([]);
+  assert.equal(unsafe.code, 77);
+  assert.match(unsafe.stderr, /whole-guests is not a folder of uid \d+ that nobody else may write/);
+});
