@@ -82,37 +82,6 @@ export function testAttach(candidate: Candidate): void {
     }));
 
   if (keepsOut !== "nobody") {
-    Deno.test(`${name}: shutdown names a process that inherited the locks, and is done when that has ended`, () =>
-      withRunningGuest(candidate, () => [], async ({ world, process }) => {
-        // The shell becomes the guest; its child has its descriptors and outlives it.
-        const command = ["sh", "-c", "sleep 60 & echo $! >$0; wait", `${world.directory}/child`];
-        const plugin = recordOf(world, "vm1").plugin;
-        const guest = await world.startRunning([
-          "run",
-          "--plugin",
-          plugin,
-          "--name",
-          "vm2",
-          "--",
-          ...command,
-        ]);
-        const child = await pidIn(`${world.directory}/child`);
-        try {
-          const manager = await attachTo(process, "vm2");
-          assert.ok(locksOf(world, "vm2").length > 0);
-          await guest.kill();
-          assert.equal(
-            await refusal(() => manager.call("shutdown"), /locks are still held by process \d+ \(sleep\)/),
-            "locked",
-          );
-          Deno.kill(child, "SIGKILL");
-          await manager.call("shutdown");
-        } finally {
-          try {
-            Deno.kill(child, "SIGKILL");
-          } catch { /* it has ended */ }
-        }
-      }));
   }
 }
 
