@@ -4,7 +4,7 @@ import { refusal } from "../support/refusal.ts";
 import { until } from "../support/until.ts";
 import type { Candidate } from "./candidate.ts";
 import { isLeaseHeld, lockedFiles } from "./kernel_view.ts";
-import { attachTo, locksOf, recordOf, startGuest, stateOf, withRunningGuest } from "./running_guest.ts";
+import { attachTo, recordOf, startGuest, stateOf, withRunningGuest } from "./running_guest.ts";
 
 const LEASE = ["--lease", "cluster:db"];
 
@@ -80,21 +80,6 @@ export function testAttach(candidate: Candidate): void {
       );
       await manager.call("free");
     }));
-
-  if (keepsOut !== "nobody") {
-  }
-}
-
-/** The pid that a script writes into a file. */
-async function pidIn(file: string): Promise<number> {
-  let pid = 0;
-  await until("the child's pid is known", () => {
-    try {
-      pid = Number(Deno.readTextFileSync(file));
-    } catch { /* not yet */ }
-    return pid > 0;
-  });
-  return pid;
 }
 
 function isAlive(pid: number): boolean {
