@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { uuidOfName } from "../../lib/identity/key.ts";
 import { refusal } from "../support/refusal.ts";
-import { until } from "../support/until.ts";
 import type { Candidate } from "./candidate.ts";
 import { isLeaseHeld, lockedFiles } from "./kernel_view.ts";
 import { attachTo, recordOf, startGuest, stateOf, withRunningGuest } from "./running_guest.ts";
