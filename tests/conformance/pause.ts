@@ -82,16 +82,6 @@ export function testPause(candidate: Candidate): void {
       assert.deepEqual(locksOf(world, "vm1"), locks);
       assert.equal(recordOf(world, "vm1").state, "running");
     }));
-
-  Deno.test(`${name}: an older state than the record's counts`, () =>
-    withRunningGuest(candidate, () => ["--lease", "cluster:db"], async ({ manager }) => {
-      const state = await manager.call("pause", "released");
-      const [key] = parseLockState(state);
-      const older = formatLockState([{ ...key!, generation: key!.generation - 1 }]);
-      const resume = () => manager.call("resume", { changes: "refuse", state: older });
-      assert.equal(await refusal(resume, /^lease cluster:db was locked by /), "locked");
-      await manager.call("resume", { changes: "refuse", state });
-    }));
 }
 
 /** A state without the guest's own lock file, which every call on the guest touches. */
