@@ -57,7 +57,7 @@ function leftOver(record: GuestRecord, own: readonly number[]): LockvisorError {
 }
 
 /**
- * The processes that have a flock on the lock files of these keys: the guest's `own` left-overs, and `others` whose
+ * The processes that hold these keys in the driver's own lockspace: the guest's `own` left-overs, and `others` whose
  * locks are their own. A process that itself called flock(2) has not inherited the lock from the guest.
  */
 function processesHolding(
