@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { uuidOfName } from "../../lib/identity/key.ts";
 import { refusal } from "../support/refusal.ts";
+import { until } from "../support/until.ts";
 import type { Candidate } from "./candidate.ts";
 import { isLeaseHeld, lockedFiles } from "./kernel_view.ts";
-import { attachTo, recordOf, startGuest, stateOf, withRunningGuest } from "./running_guest.ts";
+import { attachTo, locksOf, recordOf, startGuest, stateOf, withRunningGuest } from "./running_guest.ts";
 
 const LEASE = ["--lease", "cluster:db"];
 
@@ -79,6 +80,52 @@ export function testAttach(candidate: Candidate): void {
       );
       await manager.call("free");
     }));
+
+  if (keepsOut !== "nobody") {
+    Deno.test(`${name}: shutdown names a process that inherited the locks, and is done when that has ended`, () =>
+      withRunningGuest(candidate, () => [], async ({ world, process }) => {
+        // The shell becomes the guest; its child has its descriptors and outlives it.
+        const command = ["sh", "-c", "sleep 60 & echo $! >$0; wait", `${world.directory}/child`];
+        const plugin = recordOf(world, "vm1").plugin;
+        const guest = await world.startRunning([
+          "run",
+          "--plugin",
+          plugin,
+          "--name",
+          "vm2",
+          "--",
+          ...command,
+        ]);
+        const child = await pidIn(`${world.directory}/child`);
+        try {
+          const manager = await attachTo(process, "vm2");
+          assert.ok(locksOf(world, "vm2").length > 0);
+          await guest.kill();
+          assert.equal(
+            await refusal(() => manager.call("shutdown"), /locks are still held by process \d+ \(sleep\)/),
+            "locked",
+          );
+          Deno.kill(child, "SIGKILL");
+          await manager.call("shutdown");
+        } finally {
+          try {
+            Deno.kill(child, "SIGKILL");
+          } catch { /* it has ended */ }
+        }
+      }));
+  }
+}
+
+/** The pid that a script writes into a file. */
+async function pidIn(file: string): Promise<number> {
+  let pid = 0;
+  await until("the child's pid is known", () => {
+    try {
+      pid = Number(Deno.readTextFileSync(file));
+    } catch { /* not yet */ }
+    return pid > 0;
+  });
+  return pid;
 }
 
 function isAlive(pid: number): boolean {
