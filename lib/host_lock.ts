@@ -68,17 +68,18 @@ export type SettledGuest = AttachedGuest & { fate: LostLockFate };
 /**
  * After a restart, or when records are in doubt: finds every guest of this host again, mends what can be mended, and
  * deals with the guests whose locks are lost. `lock-lost` is noted in their records, and taken back when all is well.
- * @param choose which of the guests are meant; what it throws leaves everything as it is
+ * @param which.choose which of the guests are meant; what it throws leaves everything as it is
+ * @param which.problem told of each record that cannot be read, and whose guest nothing else tells of
  */
 export async function attachHost(
   { store, plugins, config }: HostLock,
-  choose: NonNullable<AttachContext["choose"]>,
+  which: Pick<AttachContext, "choose" | "problem">,
   action: LostLockAction,
 ): Promise<SettledGuest[]> {
   const entries = store.list();
   const drivers: ReadonlyMap<string, Driver> = await plugins.inUse(entries);
   const settled: SettledGuest[] = [];
-  for (const guest of await attachGuests({ store, hostId: config.host.id, drivers, entries, choose })) {
+  for (const guest of await attachGuests({ store, hostId: config.host.id, drivers, entries, ...which })) {
     const driver = drivers.get(guest.record.plugin);
     const isWell = guest.lost.length === 0 && guest.record.state !== "lock-lost";
     const result = isWell || driver === undefined

@@ -31,7 +31,7 @@ import { identity } from "../lib/identity/key.ts";
 import { leaseIdentity } from "../lib/identity/resource.ts";
 import { setOnExec } from "../lib/libc/exec.ts";
 import { tryAcquireKeys } from "../lib/lockspace/acquire_keys.ts";
-import { type Grant, noted, settleGrant } from "../lib/lockspace/grant.ts";
+import { type Grant, noted, noteOf, settleGrant } from "../lib/lockspace/grant.ts";
 import { carrierEvidence } from "../lib/lockspace/carrier_evidence.ts";
 import { holdingsIn } from "../lib/lockspace/holdings.ts";
 import { notedGuests } from "../lib/lockspace/noted_guests.ts";
@@ -39,6 +39,12 @@ import { removeNote } from "../lib/lockspace/holder_note.ts";
 import { blockersOf, holdersOfKey } from "../lib/lockspace/key_holders.ts";
 import { planKeys, type PlannedKey } from "../lib/lockspace/key_plan.ts";
 import { readKeyState } from "../lib/lockspace/key_state.ts";
+import {
+  forgetGivenUp,
+  type PausedGuest,
+  removePausedNote,
+  writePausedNote,
+} from "../lib/lockspace/paused_note.ts";
 import { type Lockspace, openLockspace } from "../lib/lockspace/lockspace.ts";
 import { SLOTS } from "../lib/lockspace/slot.ts";
 import { observeKey, type SlotEvidence } from "../lib/lockspace/slot_evidence.ts";
@@ -135,17 +141,25 @@ class SyncManager implements Driver {
     const lockspace = this.#openLockspace();
     const outcome = await unplugKeys(lockspace, { carriers, qmp: guest.qmp }, keys);
     for (const key of keys) removeNote(lockspace, key, this.#config.host.id, guest.uuid);
+    forgetGivenUp(lockspace, this.#pausedGuest(guest), keys);
     return outcome;
   }
 
   async giveUp(
-    { guest, carriers }: RunningGuest,
+    { guest, process, carriers, resources }: RunningGuest,
     keys: readonly string[],
     remember: (givenUp: GivenUpKey[]) => void,
   ): Promise<void> {
     const { giveUpKeys } = await import("../lib/carrier/live_guest.ts");
     const lockspace = this.#openLockspace();
-    giveUpKeys(lockspace, carriers, keys, remember);
+    const { host } = this.#config;
+    const lease = noted(guestLease(guest));
+    const grantee = { guest, process, host, plugin: definition.name, resources: [lease, ...resources] };
+    giveUpKeys(lockspace, carriers, keys, (givenUp) => {
+      remember(givenUp);
+      // After the record: as long as that is there nobody reads this.
+      writePausedNote(lockspace, this.#pausedGuest(guest), { note: noteOf(grantee, []), givenUp });
+    });
     for (const key of keys) removeNote(lockspace, key, this.#config.host.id, guest.uuid);
   }
 
@@ -161,7 +175,16 @@ class SyncManager implements Driver {
       host: this.#config.host,
       plugin: definition.name,
     };
-    return takeBackKeys(this.#openLockspace(), { ...grantee, running }, givenUp, changes);
+    const lockspace = this.#openLockspace();
+    const outcome = takeBackKeys(lockspace, { ...grantee, running }, givenUp, changes);
+    if (outcome.outcome === "taken") removePausedNote(lockspace, this.#pausedGuest(running.guest));
+    return outcome;
+  }
+
+  /** Where it is written what a guest gives up. */
+  #pausedGuest(guest: Guest): PausedGuest {
+    const { key: leaseKey } = identity(leaseIdentity("guest", guest.uuid));
+    return { leaseKey, hostId: this.#config.host.id, uuid: guest.uuid };
   }
 
   async inquire({ carriers }: RunningGuest, keys: readonly string[]): Promise<GivenUpKey[]> {
