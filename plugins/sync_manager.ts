@@ -26,6 +26,7 @@ import type {
   TakeBackOutcome,
   UnplugOutcome,
 } from "../lib/driver/contract.ts";
+import type { Carry } from "../lib/carrier/regain.ts";
 import { LockvisorError } from "../lib/errors.ts";
 import { identity } from "../lib/identity/key.ts";
 import { leaseIdentity } from "../lib/identity/resource.ts";
@@ -169,14 +170,18 @@ class SyncManager implements Driver {
     changes: "refuse" | "accept",
   ): Promise<TakeBackOutcome> {
     const { takeBackKeys } = await import("../lib/carrier/live_guest.ts");
+    const { guest, process, resources } = running;
     const grantee = {
-      guest: running.guest,
-      process: running.process,
+      guest,
+      process,
       host: this.#config.host,
       plugin: definition.name,
+      resources: [noted(guestLease(guest)), ...resources],
+      running,
     };
     const lockspace = this.#openLockspace();
-    const outcome = takeBackKeys(lockspace, { ...grantee, running }, givenUp, changes);
+    const carry: Carry = (locks, descriptors) => this.#carry(running, locks, descriptors);
+    const outcome = await takeBackKeys(lockspace, grantee, { givenUp, changes, carry });
     if (outcome.outcome === "taken") removePausedNote(lockspace, this.#pausedGuest(running.guest));
     return outcome;
   }
@@ -291,7 +296,7 @@ class SyncManager implements Driver {
       const outcome = await regainKeys(
         this.#openLockspace(),
         { ...grantee, running, lost },
-        (locks, descriptors) => this.#carry(running, locks, descriptors),
+        { carry: (locks, descriptors) => this.#carry(running, locks, descriptors), changes: "refuse" },
       );
       const isNameless = outcome.outcome === "refused" && outcome.holders.every(({ name }) => name === null);
       if (!isNameless || Date.now() >= deadline) return outcome;
