@@ -1,9 +1,9 @@
 import type { CarrierClaim, Known, LockEvidence } from "../driver/contract.ts";
-import { lstatIfPresent } from "../files/record_file.ts";
 import { descriptorTarget, type FlockEntry, openDescriptors } from "../process/descriptors.ts";
 import { factsOf, readText } from "../process/descriptor_scan.ts";
 import { identifyProcess } from "../process/process_identity.ts";
 import type { Lockspace } from "./lockspace.ts";
+import { isNamed } from "./open_slots.ts";
 import { type Slot, slotPath, SLOTS } from "./slot.ts";
 import { flocksOn } from "./slot_evidence.ts";
 
@@ -30,7 +30,7 @@ export function carrierEvidence(
     if (descriptor === undefined) return false;
     const { inode, locked } = factsOf(readText(`/proc/${claim.pid}/fdinfo/${descriptor}`) ?? "");
     // Somebody has replaced the lock file: a lock on the old one excludes nobody.
-    if (inode !== undefined && lstatIfPresent(path)?.ino !== inode) return false;
+    if (!isNamed(path, { pid: claim.pid, descriptor, inode })) return false;
     if (locked) return true;
     return lockspace.evidence === "hidden" ? null : false;
   };
