@@ -99,7 +99,7 @@ export class GuestStore {
 
   /**
    * Runs an operation on a guest while no other lockvisor on this host works on the same guest. The kernel ends
-   * this with us.
+   * this with us. A guest that has no record afterwards leaves no lock file behind.
    */
   async withGuest<Result>(uuid: string, operation: () => Promise<Result>): Promise<Result> {
     const path = `${this.#directory}/${uuid}.lock`;
@@ -107,6 +107,7 @@ export class GuestStore {
     try {
       return await operation();
     } finally {
+      if (!isPresent(this.#file(uuid)) && isStillNamed(path, file)) removeIfPresent(path);
       file.close();
     }
   }
