@@ -91,8 +91,10 @@ export async function processStop(
   { steps, warn }: { steps: readonly StopStep[]; warn: (line: string) => void },
 ): Promise<{ outcome: StopOutcome; held: false | null }> {
   const { endGuest, stopGuest } = await import("./manager/attached_guest.ts");
+  const driver = lock.plugin?.driver;
+  driver?.isHeld(guest.leaseKeys); // a lockspace that cannot be asked afterwards is refused before anything is done
   const outcome = await stopGuest(guest, steps, warn);
-  const held = await endGuest({ store: lock.options.store, driver: lock.plugin?.driver }, guest);
+  const held = await endGuest({ store: lock.options.store, driver }, guest);
   return { outcome, held };
 }
 

@@ -27,6 +27,11 @@ const EXIT_STATUS: Record<ErrorCode, number> = {
   "not-found": 127,
 };
 
+/** Whether a value names a kind of error. */
+export function isErrorCode(value: unknown): value is ErrorCode {
+  return typeof value === "string" && Object.hasOwn(EXIT_STATUS, value);
+}
+
 /** The exit status that stands for an error code. */
 export function exitStatusOf(code: ErrorCode): number {
   return EXIT_STATUS[code];

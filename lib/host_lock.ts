@@ -1,17 +1,16 @@
-import type {
-  Driver,
-  DriverConfig,
-  Forecast,
-  Inspection,
-  Known,
-  ResolvedResource,
-} from "./driver/contract.ts";
+import type { DriverConfig, Forecast, Inspection, Known, ResolvedResource } from "./driver/contract.ts";
 import { resolveResource, type ResourceSpec } from "./identity/resource.ts";
-import { initLockspace } from "./lockspace/lockspace.ts";
-import { type AttachedGuest, attachGuests } from "./manager/attach_guests.ts";
+import { initLockspace, openLockspace } from "./lockspace/lockspace.ts";
+import { uuidsNotedAs } from "./lockspace/noted_names.ts";
+import {
+  type AttachCandidate,
+  type AttachContext,
+  type AttachedGuest,
+  attachGuests,
+} from "./manager/attach_guests.ts";
 import { breakLocks, type BreakOrder, type BreakReport, type BreakTarget } from "./manager/break_locks.ts";
 import type { GuestRecord } from "./manager/guest_record.ts";
-import type { GuestStore } from "./manager/guest_store.ts";
+import type { GuestStore, RecordEntry } from "./manager/guest_store.ts";
 import { type HostView, observeHost } from "./manager/guest_view.ts";
 import { proveReleased } from "./manager/left_over_locks.ts";
 import type { PluginSet } from "./manager/plugin_set.ts";
@@ -33,9 +32,12 @@ export interface HostLock {
 }
 
 /** All guests of this host, with the locks that the kernel shows. Records of guests that are gone are taken away. */
-export async function hostStatus({ store, plugins }: HostLock): Promise<HostView> {
+export async function hostStatus({ store, plugins, config }: HostLock): Promise<HostView> {
   const entries = store.list();
-  const drivers = await plugins.inUse(entries);
+  const { drivers, missing } = await plugins.inUse(entries);
+  for (const { guest, reason } of guestsWithoutDriver(entries, missing)) {
+    config.warn(`guest "${guest.name}": what it has locked cannot be known: ${reason}`);
+  }
   return observeHost(store, entries, (plugin) => drivers.get(plugin));
 }
 
@@ -53,6 +55,15 @@ export async function inspectResource(
   return (await plugins.load(plugin)).driver.inspect(resource);
 }
 
+/**
+ * The UUIDs of guests that had a name on this host, the newest first, by the notes that outlive records.
+ * @throws {LockvisorError} as `openLockspace`
+ */
+export function formerUuids({ config }: HostLock, name: string): string[] {
+  const lockspace = openLockspace(config.lockspace, config.effectiveUid, config.storage);
+  return uuidsNotedAs(lockspace, name, config.host.id);
+}
+
 /** What a start with these resources would meet now. Takes nothing. */
 export async function checkResources(
   { plugins }: HostLock,
@@ -68,16 +79,34 @@ export type SettledGuest = AttachedGuest & { fate: LostLockFate };
 /**
  * After a restart, or when records are in doubt: finds every guest of this host again, mends what can be mended, and
  * deals with the guests whose locks are lost. `lock-lost` is noted in their records, and taken back when all is well.
- * @param choose which of the guests are meant; what it throws leaves their processes alone
+ * @param choose which of the guests are meant; what it throws leaves everything as it is
  */
 export async function attachHost(
   { store, plugins, config }: HostLock,
-  choose: (guests: AttachedGuest[]) => AttachedGuest[],
+  choose: NonNullable<AttachContext["choose"]>,
   action: LostLockAction,
 ): Promise<SettledGuest[]> {
-  const drivers: ReadonlyMap<string, Driver> = await plugins.inUse(store.list());
+  const entries = store.list();
+  const { drivers, missing } = await plugins.inUse(entries);
+  const unattended = guestsWithoutDriver(entries, missing).map(({ guest, reason }) => ({
+    uuid: guest.uuid,
+    name: guest.name,
+    attached: unattendedGuest(guest, reason),
+  }));
+  let left = unattended;
+  const attached = await attachGuests({
+    store,
+    hostId: config.host.id,
+    drivers,
+    entries,
+    choose: (found) => {
+      const chosen = new Set<AttachCandidate>(choose<AttachCandidate>([...found, ...unattended]));
+      left = unattended.filter((each) => chosen.has(each));
+      return found.filter((each) => chosen.has(each));
+    },
+  });
   const settled: SettledGuest[] = [];
-  for (const guest of choose(await attachGuests({ store, hostId: config.host.id, drivers }))) {
+  for (const guest of [...attached, ...left.map((each) => each.attached)]) {
     const driver = drivers.get(guest.record.plugin);
     const isWell = guest.lost.length === 0 && guest.record.state !== "lock-lost";
     const result = isWell || driver === undefined
@@ -93,19 +122,37 @@ export async function attachHost(
   return settled;
 }
 
+/** A guest that nobody can look after: what is known of it is its record. */
+function unattendedGuest(record: GuestRecord, reason: string): AttachedGuest {
+  const warnings = [`what it has locked cannot be known: ${reason}`];
+  return { record, repairs: [], warnings, lost: [], locked: null };
+}
+
 /**
  * Waits until a guest's process has ended, and proves with the lease on itself that it has: one that forked lives on.
  * @throws {LockvisorError} `locked` when a process that inherited its lease still has it
  */
 export async function waitForGuestEnd(
-  { store, plugins }: HostLock,
+  { store, plugins, config }: HostLock,
   guest: GuestRecord,
   options: { timeoutMs: number },
 ): Promise<{ outcome: EndOutcome; held: Exclude<Known, true> }> {
   const outcome = await waitForEnd(guest.carriers[0], options);
   if (outcome !== "ended") return { outcome, held: null };
-  const driver = (await plugins.inUse([{ kind: "record", record: guest }])).get(guest.plugin);
+  const { drivers, missing } = await plugins.inUse([{ kind: "record", record: guest }]);
+  const driver = drivers.get(guest.plugin);
+  if (driver === undefined) {
+    config.warn(`whether its locks are free cannot be known: ${missing.get(guest.plugin)}`);
+  }
   return { outcome, held: await proveReleased(guest, guest.leaseKeys, { store, driver }) };
+}
+
+/** The guests whose plugin is not to be had any more, each with the reason. */
+function guestsWithoutDriver(entries: readonly RecordEntry[], missing: ReadonlyMap<string, string>) {
+  return entries.flatMap((entry) => {
+    const reason = entry.kind === "record" ? missing.get(entry.record.plugin) : undefined;
+    return entry.kind === "record" && reason !== undefined ? [{ guest: entry.record, reason }] : [];
+  });
 }
 
 /** Removes what nobody needs any more from the lockspace and the records, or tells what would be removed. */

@@ -25,7 +25,7 @@ class NopDriver implements Driver {
   acquire(): Promise<AcquireOutcome> {
     return Promise.resolve({
       outcome: "granted",
-      hold: { locks: [], leaseKeys: [], makeInheritable() {}, giveBack() {} },
+      hold: { locks: [], leaseKeys: [], giveBack() {} },
     });
   }
 

@@ -9,6 +9,7 @@ import type {
   DriverDefinition,
   Forecast,
   GivenUpKey,
+  GrantedKey,
   Guest,
   Hold,
   Holder,
@@ -19,15 +20,16 @@ import type {
   NotedGuest,
   PlugOutcome,
   Refusal,
+  RegainOutcome,
   ResolvedResource,
   RunningGuest,
   TakeBackOutcome,
   UnplugOutcome,
 } from "../lib/driver/contract.ts";
 import { LockvisorError } from "../lib/errors.ts";
+import { failpoint } from "../lib/failpoint.ts";
 import { identity } from "../lib/identity/key.ts";
 import { leaseIdentity } from "../lib/identity/resource.ts";
-import { setOnExec } from "../lib/libc/exec.ts";
 import { tryAcquireKeys } from "../lib/lockspace/acquire_keys.ts";
 import { type Grant, noted, settleGrant } from "../lib/lockspace/grant.ts";
 import { carrierEvidence } from "../lib/lockspace/carrier_evidence.ts";
@@ -63,11 +65,11 @@ class SyncManager implements Driver {
     const lease = guestLease(guest);
     const result = await this.#take(guest, identifySelf(), [lease, ...resources]);
     if (result.outcome === "refused") return result;
-    const { locks, descriptors, giveBack } = result.grant;
+    const { locks, grants, giveBack } = result.grant;
     const hold: Hold = {
       locks,
+      grants,
       leaseKeys: lease.identities.map((identity) => identity.key),
-      makeInheritable: () => descriptors.forEach((descriptor) => setOnExec(descriptor, "kept")),
       giveBack,
     };
     return { outcome: "granted", hold };
@@ -84,8 +86,16 @@ class SyncManager implements Driver {
     return { ...outcome, leaseKeys: lease.identities.map(({ key }) => key) };
   }
 
-  plug({ guest, process }: RunningGuest, resources: readonly ResolvedResource[]): Promise<PlugOutcome> {
-    return this.#takeBeside({ guest, process }, resources);
+  async plug(
+    { guest, process, carriers }: RunningGuest,
+    resources: readonly ResolvedResource[],
+  ): Promise<PlugOutcome> {
+    if (guest.qmp !== null) {
+      const { closeLeftInMonitor } = await import("../lib/carrier/live_guest.ts");
+      const keys = resources.flatMap((resource) => this.keysOf(resource));
+      await closeLeftInMonitor(this.#openLockspace(), { process, socket: guest.qmp }, { carriers, keys });
+    }
+    return await this.#takeBeside({ guest, process }, resources);
   }
 
   /** Takes all keys of resources for a process that runs, and moves them to it or beside it; or takes none. */
@@ -95,12 +105,14 @@ class SyncManager implements Driver {
   ): Promise<PlugOutcome> {
     const result = await this.#take(guest, process, resources);
     if (result.outcome === "refused") return result;
-    const { locks, descriptors, letGo, giveBack } = result.grant;
+    const { locks, grants, descriptors, letGo, giveBack } = result.grant;
     if (locks.length === 0) return { outcome: "granted", carrier: { ...process, kind: "guest", locks } };
+    failpoint("carry.begun");
     try {
       const carrier = await this.#carry({ guest, process }, locks, descriptors);
+      failpoint("carry.done");
       letGo();
-      return { outcome: "granted", carrier };
+      return { outcome: "granted", carrier, grants };
     } catch (error) {
       giveBack();
       throw error;
@@ -131,7 +143,11 @@ class SyncManager implements Driver {
     const { unplugKeys } = await import("../lib/carrier/live_guest.ts");
     const lockspace = this.#openLockspace();
     const outcome = await unplugKeys(lockspace, { carriers, qmp: guest.qmp }, keys);
-    for (const key of keys) removeNote(lockspace, key, this.#config.host.id, guest.uuid);
+    failpoint("release.unlocked");
+    for (const key of keys) {
+      removeNote(lockspace, key, this.#config.host.id, guest.uuid);
+      failpoint("release.note-removed");
+    }
     return outcome;
   }
 
@@ -143,7 +159,11 @@ class SyncManager implements Driver {
     const { giveUpKeys } = await import("../lib/carrier/live_guest.ts");
     const lockspace = this.#openLockspace();
     giveUpKeys(lockspace, carriers, keys, remember);
-    for (const key of keys) removeNote(lockspace, key, this.#config.host.id, guest.uuid);
+    failpoint("pause.released");
+    for (const key of keys) {
+      removeNote(lockspace, key, this.#config.host.id, guest.uuid);
+      failpoint("pause.note-removed");
+    }
   }
 
   async takeBack(
@@ -245,8 +265,45 @@ class SyncManager implements Driver {
     );
   }
 
-  holdings(): Holding[] {
-    return holdingsIn(this.#openLockspace());
+  async regain(
+    running: RunningGuest,
+    keys: readonly string[],
+    grants: readonly GrantedKey[],
+  ): Promise<RegainOutcome> {
+    const lost: GrantedKey[] = [];
+    for (const key of [...keys].sort()) {
+      const granted = grants.find((each) => each.key === key);
+      if (granted === undefined) return { outcome: "unknown", key };
+      lost.push(granted);
+    }
+    const { regainKeys } = await import("../lib/carrier/live_guest.ts");
+    const { guest, process } = running;
+    const resources = [noted(guestLease(guest)), ...running.resources];
+    const grantee = { guest, process, host: this.#config.host, plugin: definition.name, resources };
+    const deadline = Date.now() + NAMELESS_HOLDER_MS;
+    while (true) {
+      const outcome = await regainKeys(
+        this.#openLockspace(),
+        { ...grantee, running, lost },
+        (locks, descriptors) => this.#carry(running, locks, descriptors),
+      );
+      const isNameless = outcome.outcome === "refused" && outcome.holders.every(({ name }) => name === null);
+      if (!isNameless || Date.now() >= deadline) return outcome;
+      await new Promise((resolve) => setTimeout(resolve, 2 + Math.random() * 8));
+    }
+  }
+
+  async discard({ guest }: RunningGuest, strays: readonly Holding[]): Promise<void> {
+    const { discardStrays } = await import("../lib/carrier/live_guest.ts");
+    await discardStrays(guest.qmp, strays);
+    const lockspace = this.#openLockspace();
+    for (const { key } of strays.flatMap(({ locks }) => locks)) {
+      removeNote(lockspace, key, this.#config.host.id, guest.uuid);
+    }
+  }
+
+  holdings(pids?: readonly number[]): Holding[] {
+    return holdingsIn(this.#openLockspace(), pids);
   }
 
   notedGuests(keys: readonly string[]): NotedGuest[] {

@@ -1,19 +1,24 @@
 import { basename, dirname, join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { capture, tail } from "./capture.ts";
 import { cleanupStack, temporaryFolder } from "./cleanup.ts";
 import { Failure, runScript, UNAVAILABLE, USAGE } from "./failure.ts";
 import { isFresh } from "./freshness.ts";
 import { runCompile } from "./plain_compile.ts";
-import { BINARY, DIST, ROOT } from "./project.ts";
+import { BINARY, DIST, FAILPOINT_BINARY, ROOT } from "./project.ts";
 import { fetchCompiler, fetchRuntime, RUNTIME_VERSION } from "./runtime.ts";
 import { checkMachine, hostTarget, parseTarget, type Target } from "./target.ts";
 
-/** What to build; without `target`, for the machine that builds. */
+/** Whether a test can have the program killed at its failpoints; `armed` only in what is built for tests. */
+export type Failpoints = "absent" | "armed";
+
+/** What to build; without `target`, for the machine that builds, and without failpoints. */
 export interface ProgramSource {
   entry: string;
   output: string;
   target?: Target;
+  failpoints?: Failpoints;
 }
 
 /** What was built, and in which of the two ways, in words for people. */
@@ -43,14 +48,18 @@ const COMPILE = [
 
 /** Builds a program. What was at `output` is replaced in one step, so that a running program is not overwritten. */
 export async function compileProgram(
-  { entry, output, target = hostTarget() }: ProgramSource,
+  { entry, output, target = hostTarget(), failpoints = "absent" }: ProgramSource,
 ): Promise<Program> {
   using stack = cleanupStack();
   const scratch = temporaryFolder(stack);
   Deno.mkdirSync(dirname(output), { recursive: true });
   // On the output's filesystem, for the rename; in a folder, because the file's name ends up in the program.
   const made = join(temporaryFolder(stack, { parent: dirname(output), prefix: ".build-" }), basename(output));
-  const way = await compileBundle(await bundle(entry, scratch), { output: made, target, scratch });
+  const way = await compileBundle(await bundle(entry, { scratch, failpoints }), {
+    output: made,
+    target,
+    scratch,
+  });
   checkMachine(made, target);
   const bytes = Deno.statSync(made).size;
   Deno.renameSync(made, output);
@@ -61,7 +70,10 @@ export async function compileProgram(
  * JavaScript with everything the program imports, alone in a folder: the main file, and beside it what is imported
  * lazily, so that a start does not read it.
  */
-async function bundle(entry: string, scratch: string): Promise<string> {
+async function bundle(
+  entry: string,
+  { scratch, failpoints }: { scratch: string; failpoints: Failpoints },
+): Promise<string> {
   const folder = join(scratch, "source");
   const file = join(folder, basename(entry).replace(/\.ts$/, ".js"));
   const args = [
@@ -69,7 +81,7 @@ async function bundle(entry: string, scratch: string): Promise<string> {
     "--minify",
     "--code-splitting",
     "--config",
-    join(ROOT, "deno.json"),
+    failpoints === "absent" ? join(ROOT, "deno.json") : armedConfig(scratch),
     "--outdir",
     folder,
   ];
@@ -77,6 +89,16 @@ async function bundle(entry: string, scratch: string): Promise<string> {
   const { success, stderr } = await capture(Deno.execPath(), args, { cwd: ROOT, env: { NO_COLOR: "1" } });
   if (!success) throw new Failure(`cannot bundle ${entry}:\n${tail(stderr)}`);
   return file;
+}
+
+/** The project's configuration, but the module of the failpoints is the one that kills. */
+function armedConfig(scratch: string): string {
+  const { imports } = JSON.parse(Deno.readTextFileSync(join(ROOT, "deno.json")));
+  const url = (path: string) => pathToFileURL(join(ROOT, path)).href;
+  const armed = { ...imports, [url("lib/failpoint.ts")]: url("lib/failpoint_armed.ts") };
+  const path = join(scratch, "deno.json");
+  Deno.writeTextFileSync(path, JSON.stringify({ imports: armed, nodeModulesDir: "none", lock: false }));
+  return path;
 }
 
 /** Compiles with this Deno's own runtime, or else with the one from npm; tells which. */
@@ -112,12 +134,15 @@ function defaultOutput(target: Target): string {
 /** Builds lockvisor and tells how; `when-stale` leaves a program alone that is newer than its sources. */
 export async function compileLockvisor(
   when: "always" | "when-stale",
-  { target = hostTarget(), entry = join(ROOT, "main.ts"), output = defaultOutput(target) }: Partial<
-    ProgramSource
-  > = {},
+  {
+    target = hostTarget(),
+    failpoints = "absent",
+    entry = join(ROOT, "main.ts"),
+    output = failpoints === "armed" ? FAILPOINT_BINARY : defaultOutput(target),
+  }: Partial<ProgramSource> = {},
 ): Promise<void> {
   if (when === "when-stale" && isFresh(output)) return console.log(`${output} is up to date`);
-  const { path, bytes, way } = await compileProgram({ entry, output, target });
+  const { path, bytes, way } = await compileProgram({ entry, output, target, failpoints });
   console.log(`${path}: ${(bytes / 1e6).toFixed(0)} MB, by ${way}`);
 }
 

@@ -11,3 +11,6 @@ export const CACHE = join(DIST, ".cache");
 
 /** The program, for the machine that builds it. */
 export const BINARY = join(DIST, "lockvisor");
+
+/** The same program with armed failpoints, for the tests that kill it. */
+export const FAILPOINT_BINARY = join(DIST, "lockvisor-failpoints");

@@ -3,7 +3,7 @@ import { cleanupStack, temporaryFolder } from "./cleanup.ts";
 import { compileLockvisor } from "./compile.ts";
 import { describeFailure } from "./failure.ts";
 import { readReport } from "./junit.ts";
-import { BINARY, ROOT } from "./project.ts";
+import { BINARY, FAILPOINT_BINARY, ROOT } from "./project.ts";
 import { ensureCommands, searchPath } from "./system_packages.ts";
 import { findTestFiles, isThere, NOT_TESTS, TEST_FOLDERS } from "./test_files.ts";
 
@@ -51,6 +51,10 @@ async function runTests(args: string[]): Promise<Totals> {
   const report = join(temporaryFolder(stack, { prefix: "lockvisor-test-" }), "report.xml");
   const paths = pathsAmong(args);
   const folders = TEST_FOLDERS.filter((folder) => isThere(join(ROOT, folder)));
+  const started = (paths.length > 0 ? paths : folders).flatMap((path) => findTestFiles(resolve(ROOT, path)));
+  if (started.some((file) => file.startsWith("tests/crash"))) {
+    await compileLockvisor("when-stale", { failpoints: "armed" });
+  }
   // What comes after "--" is for the tests themselves.
   const end = args.indexOf("--") < 0 ? args.length : args.indexOf("--");
   const child = new Deno.Command(Deno.execPath(), {
@@ -66,7 +70,12 @@ async function runTests(args: string[]): Promise<Totals> {
       ...args.slice(end),
     ],
     cwd: ROOT,
-    env: { LOCKVISOR_BINARY: BINARY, DENO_JOBS: JOBS, PATH: searchPath() },
+    env: {
+      LOCKVISOR_BINARY: BINARY,
+      LOCKVISOR_FAILPOINT_BINARY: FAILPOINT_BINARY,
+      DENO_JOBS: JOBS,
+      PATH: searchPath(),
+    },
     stdin: "null",
     signal: AbortSignal.timeout(ALL_WITHIN_MS),
   }).spawn();
@@ -75,7 +84,6 @@ async function runTests(args: string[]): Promise<Totals> {
     console.log(`deno test gave no report (${signal ?? `exit status ${code}`})`);
     return { passed: 0, failed: 1 };
   }
-  const started = (paths.length > 0 ? paths : folders).flatMap((path) => findTestFiles(resolve(ROOT, path)));
   return judge({ xml: Deno.readTextFileSync(report), started, code });
 }
 

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { canLock, lockFiles } from "./support/kernel.ts";
+import { past } from "./support/garbage.ts";
 import { qemuCommand } from "./support/qemu.ts";
 import { until } from "./support/until.ts";
 import { World } from "./support/world.ts";
@@ -11,6 +12,7 @@ interface Attached {
   carriers: { kind: string; pid: number }[];
   locked: boolean;
   lost: { name: string }[];
+  obstacle?: { resource: { name: string }; outcome: string; had?: { name: string } | null };
   repairs: string[];
   warnings: string[];
 }
@@ -169,6 +171,7 @@ Deno.test("a lost lock is told by 75, and --on-lost pauses or kills the guest", 
     const holder = guests[0]!.carriers.find(({ kind }) => kind === "holder")!.pid;
     Deno.kill(holder, "SIGKILL");
     await until("the lock is lost", async () => (await world.run(["check", "--disk", b])).code === 0);
+    await past(world, "other", b); // the lock is not to be had back
   };
   await loseLock();
   const left = await attach(world);
@@ -177,7 +180,10 @@ Deno.test("a lost lock is told by 75, and --on-lost pauses or kills the guest", 
     left.stderr,
     new RegExp(`guest "vm1" \\(pid ${guest.pid}\\) has lost its locks on disk ${b}; it was left`),
   );
+  assert.match(left.stderr, new RegExp(`; disk ${b} was locked by guest "other" .* in between`));
   assert.deepEqual(left.guests[0]!.lost.map(({ name }) => name), [b]);
+  const { resource, outcome, had } = left.guests[0]!.obstacle!;
+  assert.deepEqual([resource.name, outcome, had!.name], [b, "changed", "other"]);
   assert.match((await world.run(["status"])).stdout, / lock-lost /);
   assert.notEqual(processState(guest.pid), "T");
 
@@ -199,7 +205,7 @@ Deno.test("a lost lock is told by 75, and --on-lost pauses or kills the guest", 
   assert.deepEqual(await lockedFiles(world), []);
 });
 
-Deno.test("what a holder held for a guest that forked away is lost, and not called locked", async () => {
+Deno.test("what a holder held for a guest that forked away, and somebody had since, is lost and not called locked", async () => {
   await using world = await World.create();
   const [a, b, gate] = [await world.disk("a"), await world.disk("b"), `${world.directory}/gate`];
   assert.equal((await world.execute("mkfifo", [gate])).code, 0);
@@ -209,6 +215,7 @@ Deno.test("what a holder held for a guest that forked away is lost, and not call
   await Deno.writeTextFile(gate, "go\n");
   await until("it has forked away", async () => (await world.run(["check", "--disk", b])).code === 0);
   const heir = Number(await Deno.readTextFile(`${world.directory}/heir`));
+  await past(world, "other", b);
   try {
     const { code, guests } = await attach(world);
     assert.deepEqual([code, guests[0]!.pid, guests[0]!.lost.map(({ name }) => name)], [75, heir, [b]]);
@@ -221,16 +228,36 @@ Deno.test("what a holder held for a guest that forked away is lost, and not call
   }
 });
 
-Deno.test("an adopted guest whose holder is killed has lost the lease on itself too", async () => {
+Deno.test("an adopted guest whose holder is killed gets all its locks back, the lease on itself too", async () => {
   await using world = await World.create();
+  const disk = await world.disk("a");
   const plain = new Deno.Command("sleep", { args: ["60"], stdout: "null", stderr: "null" }).spawn();
   try {
-    assert.equal((await world.run(["adopt", "--pid", `${plain.pid}`, "--name", "vm1"])).code, 0);
+    const adopt = ["adopt", "--pid", `${plain.pid}`, "--name", "vm1", "--disk", disk];
+    assert.equal((await world.run(adopt)).code, 0);
+    const held = await lockedFiles(world);
     const { guests: [found] } = await attach(world);
-    Deno.kill(found!.carriers.find(({ kind }) => kind === "holder")!.pid, "SIGKILL");
-    await until("the lease is lost", async () => (await attach(world)).code === 75);
-    const { guests } = await attach(world);
-    assert.match(guests[0]!.lost[0]!.name, /^guest:/);
+    const first = found!.carriers.find(({ kind }) => kind === "holder")!.pid;
+    Deno.kill(first, "SIGKILL");
+    await until("its locks are lost", async () => (await lockedFiles(world)).length === 0);
+    const { code, guests: [back] } = await attach(world);
+    assert.equal(code, 0);
+    assert.match(back!.repairs[0]!, /^took the locks on lease guest:\S+, disk \S+ again, which nobody had/);
+    assert.deepEqual(await lockedFiles(world), held);
+    const second = back!.carriers.find(({ kind }) => kind === "holder")!.pid;
+    assert.deepEqual((await world.run(["run", "--name", "vm1", "--", "true"])).code, 75);
+    assert.deepEqual((await attach(world)).guests[0]!.repairs, []);
+
+    Deno.kill(second, "SIGKILL");
+    await until("its locks are lost", async () => (await lockedFiles(world)).length === 0);
+    // By another name of the world's records: the lease is had by another process of the same guest.
+    const { uuid } = JSON.parse((await world.run(["status", "--json"])).stdout).guests[0];
+    const env = { LOCKVISOR_RUNTIME_DIR: `${world.directory}/run2` };
+    assert.equal((await world.run(["run", "--name", "vm1", "--uuid", uuid, "--", "true"], { env })).code, 0);
+    const lost = await attach(world);
+    assert.equal(lost.code, 75);
+    assert.match(lost.guests[0]!.lost[0]!.name, /^guest:/);
+    assert.deepEqual(await lockedFiles(world), [], "all or nothing");
   } finally {
     plain.kill("SIGKILL");
     await plain.status;

@@ -25,7 +25,7 @@ class Desk implements AsyncDisposable {
 
   async withGuests(): Promise<this> {
     for (const name of ["vm1", "vm two", "web:a"]) {
-      await this.world.startRunning(["run", "--name", name, "--", "sleep", "60"]);
+      await this.world.startRunning(["run", "--name", name, "--", "sleep", "600"]);
     }
     return this;
   }
@@ -138,6 +138,43 @@ Deno.test("completion bash: guests of the lockspace that the line names", async 
   assert.deepEqual(await desk.bash("--runtime-dir", elsewhere, "status", ""), []);
   assert.deepEqual(await desk.bash("status", "--runtime-dir", "=", elsewhere, ""), []);
   assert.deepEqual(await desk.bash("status", "--runtime-dir", `"${desk.world.runtimeDir}"`, "vm1"), ["vm1"]);
+});
+
+Deno.test("completion: every command that takes a guest offers the guests, and those that take a file, files", async () => {
+  await using desk = await (await Desk.create()).withGuests();
+  const takers = COMMANDS.filter((command) => command.arguments.some(({ name }) => name.includes("GUEST")));
+  assert.deepEqual(takers.map(({ name }) => name).sort(), [
+    "acquire",
+    "attach",
+    "break",
+    "pause",
+    "release",
+    "resume",
+    "status",
+    "stop",
+    "wait",
+  ]);
+  for (const { name } of takers) {
+    assert.deepEqual(await desk.bash(name, "vm1"), ["vm1"], `bash: ${name}`);
+    assert.deepEqual(
+      await desk.bash(name, "vm\\ "),
+      [name === "break" ? "vm two" : "vm\\ two"],
+      `bash: ${name}`,
+    );
+  }
+  // One of each kind for the shells that take long: a guest, several, a guest or a file.
+  for (const name of ["stop", "attach", "break"]) {
+    assert.deepEqual(await desk.fish(`lockvisor ${name} v`), ["vm two", "vm1"], `fish: ${name}`);
+    assert.equal(await desk.zsh(`lockvisor ${name} web`), `lockvisor ${name} web:a `, `zsh: ${name}`);
+  }
+  assert.deepEqual(await desk.bash("attach", "vm1", "web"), ["web:a"], "it takes several");
+  for (const name of ["break", "inspect"]) {
+    assert.deepEqual(await desk.bash(name, "disk2"), ["disk2.img"]);
+    assert.deepEqual(await desk.fish(`lockvisor ${name} disk2`), ["disk2.img"]);
+    assert.equal(await desk.zsh(`lockvisor ${name} disk2`), `lockvisor ${name} disk2.img `);
+  }
+  assert.deepEqual(await desk.bash("attach", "--on-lost", ""), ["kill", "leave", "pause"]);
+  assert.deepEqual(await desk.bash("adopt", "--qmp", "disk2"), ["disk2.img"]);
 });
 
 Deno.test("completion fish: commands, flags, values, guests", async () => {

@@ -1,4 +1,5 @@
 import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import { setOnExec } from "../libc/exec.ts";
 import { closeDescriptor } from "../libc/pidfd.ts";
 import { addressOf, syscall } from "../libc/syscall.ts";
@@ -31,7 +32,9 @@ export function startHolder(
     const inherited = [...descriptors, pidfd];
     inherited.forEach((descriptor) => setOnExec(descriptor, "kept"));
     try {
-      return spawnHolder(program, pidfd, label);
+      const holder = spawnHolder(program, pidfd, label);
+      failpoint("holder.started");
+      return holder;
     } finally {
       inherited.forEach((descriptor) => setOnExec(descriptor, "closed"));
     }

@@ -1,10 +1,11 @@
 import type { CarriedLock, Carrier } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
 import { type Slot, slotPath, SLOTS } from "../lockspace/slot.ts";
 import { descriptorFlock, openDescriptors } from "../process/descriptors.ts";
 import type { ProcessIdentity } from "../process/process_identity.ts";
-import { QmpClient } from "../qmp/client.ts";
+import { QmpClient, QmpCommandError } from "../qmp/client.ts";
 
 /** How long each step with the monitor may take, in milliseconds: it talks to one at a time, and may be taken. */
 const MONITOR_DEADLINE_MS = 2000;
@@ -51,7 +52,9 @@ export async function carryInMonitor(
         for (const { key, slot, descriptor } of slots) {
           sent.push(descriptorName(key, slot));
           await qemu.sendDescriptor(descriptorName(key, slot), descriptor);
+          failpoint("monitor.sent");
         }
+        failpoint("monitor.all-sent");
       } catch (error) {
         for (const name of sent.reverse()) await qemu.closeDescriptor(name).catch(() => {}); // perhaps never arrived
         throw error;
@@ -70,18 +73,53 @@ export async function closeInMonitor(
   guest: MonitoredGuest,
   locks: readonly CarriedLock[],
 ): Promise<"closed" | "failed"> {
+  let outcome: "closed" | "failed" = "closed";
   try {
     await withQemu(guest, async (qemu) => {
       for (const { key, slots } of locks) {
         for (const slot of SLOTS.filter((candidate) => candidate in slots).reverse()) {
-          await qemu.closeDescriptor(descriptorName(key, slot));
+          try {
+            await qemu.closeDescriptor(descriptorName(key, slot));
+          } catch (error) {
+            if (!(error instanceof QmpCommandError)) throw error;
+            outcome = "failed"; // it was not handed this one; the others it may have
+          }
         }
       }
     });
-    return "closed";
+    return outcome;
   } catch (error) {
     if (error instanceof LockvisorError) return "failed";
     throw error;
+  }
+}
+
+/**
+ * Has QEMU close what it was handed of some keys although no carrier of the guest's record has them: an `acquire` was
+ * killed while it handed them over, and they would be in its own way when it is repeated. Without the monitor they stay.
+ */
+export async function closeLeftInMonitor(
+  lockspace: Lockspace,
+  guest: MonitoredGuest,
+  { carriers, keys }: { carriers: readonly Carrier[]; keys: readonly string[] },
+): Promise<void> {
+  const recorded = new Set(carriers.flatMap(({ locks }) => locks.map(({ key }) => key)));
+  const view = openDescriptors(guest.process.pid);
+  const open = new Map(view.kind === "seen" ? [...view.targets].map(([number, path]) => [path, number]) : []);
+  const left = keys.filter((key) => !recorded.has(key)).flatMap((key) =>
+    SLOTS.filter((slot) => {
+      const number = open.get(slotPath(lockspace, key, slot));
+      return number !== undefined && descriptorFlock(guest.process.pid, number) !== undefined;
+    }).map((slot) => descriptorName(key, slot))
+  );
+  if (left.length === 0) return;
+  try {
+    await withQemu(guest, async (qemu) => {
+      // What it does not know by this name it was not handed here.
+      for (const name of left) await qemu.closeDescriptor(name).catch(() => {});
+    });
+  } catch (error) {
+    if (!(error instanceof LockvisorError)) throw error;
   }
 }
 

@@ -1,10 +1,11 @@
+import { failpoint } from "../failpoint.ts";
 import type { LockMode } from "../access.ts";
 import type { Carrier, GivenUpKey } from "../driver/contract.ts";
 import { keyState } from "../lockspace/key_state.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
 import { type Slot, slotPath, SLOTS } from "../lockspace/slot.ts";
 import { descriptorFlock, descriptorTarget, openDescriptors } from "../process/descriptors.ts";
-import { steerFlock } from "./steer.ts";
+import { requireReach, steerFlock } from "./steer.ts";
 
 /** A slot of a key in the carrier that has it open. */
 interface CarriedSlot {
@@ -40,6 +41,7 @@ function carriedSlots(
  * Gives keys up in the processes that hold them, and tells what it takes to have them back. Their descriptors stay
  * open there.
  * @param remember told before the first lock goes
+ * @throws {LockvisorError} `permission` when one of the processes cannot be reached; nothing was told or given up then
  */
 export function giveUpKeys(
   lockspace: Lockspace,
@@ -49,8 +51,15 @@ export function giveUpKeys(
 ): GivenUpKey[] {
   const slots = carriedSlots(lockspace, carriers, new Set(keys));
   const givenUp = statesOf(lockspace, slots);
+  for (const carrier of new Set(slots.map((slot) => slot.carrier))) {
+    requireReach(carrier, slots.find((slot) => slot.carrier === carrier)!.file);
+  }
   remember(givenUp);
-  for (const { carrier, file } of slots.reverse()) steerFlock(carrier, file, "released");
+  failpoint("pause.remembered");
+  for (const { carrier, file } of slots.reverse()) {
+    steerFlock(carrier, file, "released");
+    failpoint("pause.slot-released");
+  }
   return givenUp;
 }
 
@@ -105,6 +114,7 @@ export function retakeKeys(
     const result = steerFlock(slot.carrier, slot.file, modes.get(slot.key)!);
     if (result === "done") {
       taken.push(slot);
+      failpoint("resume.slot-taken");
       continue;
     }
     for (const { carrier, file } of taken.reverse()) steerFlock(carrier, file, "released");

@@ -52,6 +52,26 @@ export function steerFlock(
   }
 }
 
+/**
+ * Makes sure that a descriptor of another process can be reached, before something is written that says it was. A
+ * process that has ended, or has nothing open there, is for the steering itself to tell.
+ * @throws {LockvisorError} `permission` without the right to trace the process
+ */
+export function requireReach(process: ProcessIdentity, file: RemoteFile): void {
+  const pinned = pin(process);
+  if (pinned.kind === "ended") return;
+  if (pinned.kind !== "pinned") throw outOfReach(process.pid);
+  try {
+    const theirs = findDescriptor(process.pid, file);
+    if (theirs === undefined) return;
+    const copy = pidfdGetfd(pinned.pidfd, theirs);
+    if (copy.outcome === "ok") closeDescriptor(copy.descriptor);
+    else if (lifeOf(process) === "alive") throw outOfReach(process.pid);
+  } finally {
+    closeDescriptor(pinned.pidfd);
+  }
+}
+
 function outOfReach(pid: number): LockvisorError {
   const need = "that needs the right to trace it (CAP_SYS_PTRACE; see pidfd_getfd(2))";
   return new LockvisorError("permission", `cannot reach into process ${pid}: ${need}`);

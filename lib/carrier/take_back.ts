@@ -1,12 +1,15 @@
-import type { GivenUpKey, Holder, RunningGuest, TakeBackOutcome } from "../driver/contract.ts";
+import type { GivenUpKey, RunningGuest, TakeBackOutcome } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
-import { countGrants, type Grantee, noteOf } from "../lockspace/grant.ts";
-import { readNotes, writeNotes } from "../lockspace/holder_note.ts";
-import { blockersOf, holderOfNote, holdersOfKey } from "../lockspace/key_holders.ts";
+import { failpoint } from "../failpoint.ts";
+import { type Grantee, noteOf } from "../lockspace/grant.ts";
+import { writeNotes } from "../lockspace/holder_note.ts";
+import { blockersOf, holdersOfKey } from "../lockspace/key_holders.ts";
 import { keyState } from "../lockspace/key_state.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
 import { observeKey } from "../lockspace/slot_evidence.ts";
 import { kernelFlocks } from "../process/descriptors.ts";
+import { countAgain } from "./count_again.ts";
+import { judgeGeneration, lastHolder } from "./generation_check.ts";
 import { giveUpKeys, retakeKeys } from "./pause.ts";
 
 /** Who takes back, for the notes. */
@@ -30,34 +33,29 @@ export function takeBackKeys(
     return { outcome: "refused", key: result.key, holders: blockersOf(holders, mode) };
   }
   if (result.outcome === "lost") return result;
+  failpoint("resume.taken");
   const keys = givenUp.map(({ key }) => key);
   try {
-    const states = givenUp.map(({ key }) => keyState(lockspace, key));
-    const changed = givenUp.findIndex(({ generation }, index) =>
-      (states[index]?.generation ?? 0) > generation
-    );
-    if (changed >= 0 && changes === "refuse") {
-      const { key } = givenUp[changed]!;
-      const had = lastHolder(lockspace, key);
-      giveUpKeys(lockspace, running.carriers, keys);
-      return { outcome: "changed", key, generation: states[changed]!.generation, had };
-    }
-    const plan = givenUp.flatMap(({ key, mode }, index) => {
-      const identity = states[index]?.identity;
-      return identity === undefined ? [] : [{ key, mode, identity }];
+    const judged = givenUp.map((remembered) => {
+      const state = keyState(lockspace, remembered.key);
+      return { remembered, state, verdict: judgeGeneration(remembered, state, grantee.process) };
     });
-    countGrants(lockspace, plan);
-    writeNotes(lockspace, keys, noteOf({ ...grantee, resources: running.resources }));
-    return { outcome: "taken" };
+    // A lower one than remembered proves nothing either: the file was put back from somewhere.
+    const changed = judged.find(({ verdict }) => verdict === "changed");
+    if (changed !== undefined && changes === "refuse") {
+      const { remembered: { key }, state } = changed;
+      const had = lastHolder(lockspace, key, { state, self: grantee.guest.uuid });
+      failpoint("resume.refusing");
+      giveUpKeys(lockspace, running.carriers, keys);
+      return { outcome: "changed", key, generation: state?.generation ?? 0, had };
+    }
+    const grants = countAgain(lockspace, grantee, judged);
+    failpoint("resume.counted");
+    writeNotes(lockspace, keys, noteOf({ ...grantee, resources: running.resources }, grants));
+    failpoint("resume.noted");
+    return { outcome: "taken", grants };
   } catch (error) {
     giveUpKeys(lockspace, running.carriers, keys);
     throw error instanceof LockvisorError ? error : new LockvisorError("io", String(error), { cause: error });
   }
-}
-
-/** The guest whose note about a key is the newest, dead or alive. */
-function lastHolder(lockspace: Lockspace, key: string): Holder | null {
-  const notes = readNotes(lockspace, key).flatMap((file) => file.kind === "note" ? [file.note] : []);
-  const newest = notes.sort((one, other) => one.since < other.since ? 1 : -1)[0];
-  return newest === undefined ? null : holderOfNote(newest, key, "unknown");
 }

@@ -1,3 +1,4 @@
+import { failpoint } from "../failpoint.ts";
 import type { CarriedLock, Carrier, UnplugOutcome } from "../driver/contract.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
 import { type Slot, slotPath, SLOTS } from "../lockspace/slot.ts";
@@ -25,16 +26,20 @@ export async function unplugKeys(
   const wanted = new Set(keys);
   const missing: string[] = [];
   const remaining: Carrier[] = [];
+  failpoint("release.begun");
   for (const carrier of carriers) {
     const given = carrier.locks.filter(({ key }) => wanted.has(key));
     const locks = carrier.locks.filter(({ key }) => !wanted.has(key));
     for (const lock of given) {
       if (!releaseLock(lockspace, carrier, lock)) missing.push(lock.key);
+      failpoint("release.key-released");
     }
+    failpoint("release.carrier-released");
     // Released already, so that QEMU's monitor cannot stand in the way; closing only tidies up.
     if (carrier.kind === "monitor" && qmp !== null && given.length > 0) {
       await closeInMonitor({ process: carrier, socket: qmp }, given);
     }
+    failpoint("release.closed");
     if (carrier.kind === "holder" && locks.length === 0) sendSignal(carrier, "SIGTERM");
     if (carrier.kind === "guest" || locks.length > 0) remaining.push({ ...carrier, locks });
   }
@@ -47,7 +52,9 @@ function releaseLock(lockspace: Lockspace, carrier: Carrier, { key, slots }: Car
   const held = SLOTS.filter((slot: Slot) => slot in slots).reverse();
   const results = held.map((slot) => {
     const file = { path: slotPath(lockspace, key, slot), descriptor: slots[slot] };
-    return steerFlock(carrier, file, "released");
+    const result = steerFlock(carrier, file, "released");
+    failpoint("release.slot-released");
+    return result;
   });
   return results.every((result) => result === "done");
 }

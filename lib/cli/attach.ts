@@ -1,7 +1,7 @@
 import { attachHost, type SettledGuest } from "../host_lock.ts";
 import { exitStatusOf, LockvisorError, printable } from "../errors.ts";
-import type { AttachedGuest } from "../manager/attach_guests.ts";
-import type { GuestRecord } from "../manager/guest_record.ts";
+import type { AttachCandidate, AttachedGuest } from "../manager/attach_guests.ts";
+import { obstacleText } from "../manager/obstacle.ts";
 import type { LostLockAction } from "../manager/settle_lost_locks.ts";
 import type { CliContext } from "./context.ts";
 import type { Invocation } from "./parse.ts";
@@ -20,35 +20,60 @@ export async function attach(
   for (const { record, warnings } of guests) {
     for (const warning of warnings) context.note(`warning: guest "${record.name}": ${printable(warning)}`);
   }
+  for (const { record, fault } of guests) {
+    if (fault !== undefined) context.note(printable(`guest "${record.name}": ${fault.message}`));
+  }
   const unlocked = guests.filter(({ lost }) => lost.length > 0);
-  for (const { record, lost, fate } of unlocked) {
+  for (const { record, lost, fate, obstacle } of unlocked) {
     const resources = lost.map(({ type, name }) => `${type} ${name}`).join(", ");
     const done = { left: "it was left as it is", paused: "it was paused", killed: "it was killed" }[fate];
+    const why = obstacle === undefined ? "" : `; ${obstacleText(obstacle)}`;
     context.note(
       printable(
-        `guest "${record.name}" (pid ${record.carriers[0].pid}) has lost its locks on ${resources}; ${done}`,
+        `guest "${record.name}" (pid ${
+          record.carriers[0].pid
+        }) has lost its locks on ${resources}; ${done}${why}`,
       ),
     );
   }
-  return unlocked.some(({ fate }) => fate !== "killed") ? exitStatusOf("locked") : 0;
+  if (unlocked.some(({ fate }) => fate !== "killed")) return exitStatusOf("locked");
+  return Math.max(0, ...guests.map(({ fault }) => fault === undefined ? 0 : exitStatusOf(fault.code)));
 }
 
-/** The guests of these names or UUIDs; all, when there is none. @throws {LockvisorError} `data` for an unknown one */
-function chooseNamed(guests: AttachedGuest[], names: readonly string[]): AttachedGuest[] {
-  const unknown = names.find((name) => !guests.some(({ record }) => isNamed(record, name)));
-  if (unknown !== undefined) {
-    throw new LockvisorError("data", `no guest "${unknown}" runs on this host; see: lockvisor status`);
+/**
+ * The guests of these names or UUIDs; all, when there is none.
+ * @throws {LockvisorError} `data` for an unknown one, and for a name that is that of several guests
+ */
+function chooseNamed<Candidate extends AttachCandidate>(
+  guests: Candidate[],
+  names: readonly string[],
+): Candidate[] {
+  if (names.length === 0) return guests;
+  return [...new Set(names.map((name) => theOneNamed(guests, name)))];
+}
+
+function theOneNamed<Candidate extends AttachCandidate>(
+  guests: readonly Candidate[],
+  asked: string,
+): Candidate {
+  const byUuid = guests.find(({ uuid }) => uuid === asked.toLowerCase());
+  const [first, ...others] = byUuid === undefined ? guests.filter(({ name }) => name === asked) : [byUuid];
+  if (first === undefined) {
+    throw new LockvisorError("data", `no guest "${asked}" runs on this host; see: lockvisor status`);
   }
-  return names.length === 0
-    ? guests
-    : guests.filter(({ record }) => names.some((name) => isNamed(record, name)));
+  if (others.length === 0) return first;
+  const uuids = [first, ...others].map(({ uuid }) => uuid);
+  throw new LockvisorError(
+    "data",
+    `"${asked}" is the name of ${uuids.length} guests (uuids ${
+      uuids.join(" and ")
+    }); say which one by its UUID`,
+    { details: { uuids } },
+  );
 }
 
-function isNamed({ name, uuid }: GuestRecord, asked: string): boolean {
-  return name === asked || uuid === asked.toLowerCase();
-}
-
-function attachedText({ record, repairs, lost, locked }: AttachedGuest): string {
+function attachedText({ record, repairs, lost, locked, fault }: AttachedGuest): string {
+  if (fault !== undefined) return "";
   const locks = lost.length > 0
     ? `${lost.length} lost`
     : { true: "locked", false: "it takes no locks", null: "its locks are not shown here" }[`${locked}`];
@@ -58,7 +83,7 @@ function attachedText({ record, repairs, lost, locked }: AttachedGuest): string 
 
 function attachedJson(guests: readonly AttachedGuest[]): string {
   const shown = guests.map((
-    { record: { uuid, name, state, carriers }, repairs, warnings, lost, locked },
+    { record: { uuid, name, state, carriers }, repairs, warnings, lost, locked, obstacle, fault },
   ) => ({
     uuid,
     name,
@@ -67,8 +92,10 @@ function attachedJson(guests: readonly AttachedGuest[]): string {
     carriers: carriers.map(({ kind, pid }) => ({ kind, pid })),
     locked,
     lost: lost.map(({ type, name, access }) => ({ type, name, access })),
+    ...(obstacle === undefined ? {} : { obstacle: { resource: obstacle.resource, ...obstacle.why } }),
     repairs,
     warnings,
+    ...(fault === undefined ? {} : fault.toJSON()),
   }));
   return JSON.stringify({ guests: shown }) + "\n";
 }

@@ -1,18 +1,21 @@
 import { DEFAULT_DRIVER } from "../manager/registry.ts";
-import type { CliContext } from "./context.ts";
 import { type CommandDefinition, DISK_OPTION, JSON_OPTION, LEASE_OPTION } from "./definition.ts";
-import type { Invocation } from "./parse.ts";
-import { run } from "./run.ts";
-
-type Implementation = (invocation: Invocation, context: CliContext) => Promise<number> | number;
-
-/**
- * A command that is read only when it is carried out. All of these together are one module: the start of a guest
- * shall not wait for them, and each further file of the program would cost it a load.
- */
-function lazily(pick: (module: typeof import("./unhurried.ts")) => Implementation): CommandDefinition["run"] {
-  return async (invocation, context) => await pick(await import("./unhurried.ts"))(invocation, context);
-}
+import { adopt } from "./adopt.ts";
+import { attach } from "./attach.ts";
+import { run as breakLock } from "./break.ts";
+import { run as check } from "./check.ts";
+import { run as completion } from "./completion.ts";
+import { run as doctor } from "./doctor.ts";
+import { run as gc } from "./gc.ts";
+import { acquire, release } from "./hotplug.ts";
+import { run as init } from "./init.ts";
+import { run as inspect } from "./inspect.ts";
+import { pause, resume } from "./pause.ts";
+import { RUN_COMMAND } from "./run_definition.ts";
+import { run as status } from "./status.ts";
+import { stop } from "./stop.ts";
+import { run as version } from "./version.ts";
+import { waitForGuest } from "./wait_for_guest.ts";
 
 /** Every subcommand, in the order of the help text. */
 export const COMMANDS: readonly CommandDefinition[] = [
@@ -24,43 +27,9 @@ export const COMMANDS: readonly CommandDefinition[] = [
     details: [
       "DIR is new or empty; on storage that hosts share, the lockspace serves all of them. Again on the same: nothing changes.",
     ],
-    run: lazily(({ init }) => init),
+    run: init,
   },
-  {
-    name: "run",
-    summary: "take the locks of a guest, then become its command, which holds them until it ends",
-    arguments: [],
-    userCommand: "taken",
-    options: [
-      { name: "name", placeholder: "NAME", summary: "the guest's name, unique on this host; required" },
-      { name: "uuid", placeholder: "UUID", summary: "the guest's UUID (default: made from the name)" },
-      { name: "id", placeholder: "ID", summary: "an id of the management tool's own" },
-      DISK_OPTION,
-      LEASE_OPTION,
-      { name: "plugin", placeholder: "NAME", default: DEFAULT_DRIVER, summary: "the driver" },
-      { name: "qmp", placeholder: "PATH", summary: "the guest's QMP socket, for later operations" },
-      {
-        name: "on-lock-failure",
-        placeholder: "ACTION",
-        choices: ["pause", "kill", "ignore"],
-        default: "pause",
-        summary: "what becomes of the guest when a lock is lost for good",
-      },
-      {
-        name: "wait",
-        placeholder: "DURATION",
-        value: "optional",
-        summary: "wait for the locks: 500ms, 10s, 5m, 1h; without a duration for ever",
-      },
-      { name: "dry-run", summary: "say what would be locked and who has it; take nothing" },
-      { name: "force-command", summary: "run CMD although it is known to lose the locks" },
-      { name: "json", summary: "print a refusal, or the dry run, as JSON" },
-    ],
-    details: [
-      "The locks are in the guest's own process: they end with it, and only with it. All are taken or none; a refusal names the disk and its holder, and exits with 75.",
-    ],
-    run,
-  },
+  RUN_COMMAND,
   {
     name: "stop",
     summary: "end a guest, then prove with the kernel that its locks are free",
@@ -85,7 +54,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
     details: [
       "With a QMP socket: quit (after a power-down, if wanted), then SIGTERM, then SIGKILL; without one, or when it does not answer, the signals alone. A guest that has stopped already: 0. Exits with 75 when the guest does not end or a process that inherited its locks still has them.",
     ],
-    run: lazily(({ stop }) => stop),
+    run: stop,
   },
   {
     name: "wait",
@@ -98,7 +67,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
     details: [
       "A guest that has ended already: 0. Past the timeout: 75, since the guest still has its locks.",
     ],
-    run: lazily(({ waitForGuest }) => waitForGuest),
+    run: waitForGuest,
   },
   {
     name: "status",
@@ -108,7 +77,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
     details: [
       "GUEST is a name or a UUID. LOCKS counts the keys that the kernel shows as held by the guest, of those that it was given.",
     ],
-    run: lazily(({ status }) => status),
+    run: status,
   },
   {
     name: "inspect",
@@ -118,14 +87,14 @@ export const COMMANDS: readonly CommandDefinition[] = [
     details: [
       "DISK is a path or URI, LEASE is LOCKSPACE:KEY; the lease that every guest has on itself is guest:UUID.",
     ],
-    run: lazily(({ inspect }) => inspect),
+    run: inspect,
   },
   {
     name: "check",
     summary: "tell whether locks would be granted now: exit status 0, or 1 with the holders; takes nothing",
     arguments: [],
     options: [DISK_OPTION, LEASE_OPTION, JSON_OPTION],
-    run: lazily(({ check }) => check),
+    run: check,
   },
   {
     name: "break",
@@ -144,7 +113,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
     details: [
       "Not needed on one host: a dead guest holds nothing. The lock files are replaced, since a storage server may keep the lock of a dead host, and the generation is counted on. Every break is a line in the lockspace's audit.log and in the journal. Exits with 75 when the lock is held here, or on a host that was not named.",
     ],
-    run: lazily(({ breakLock }) => breakLock),
+    run: breakLock,
   },
   {
     name: "gc",
@@ -154,7 +123,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
     details: [
       "Safe at any time, also while guests start. Each key's state.json stays: its generation must never go back. Exits with 65 when something in the lockspace is not as lockvisor makes it; that is named and left alone.",
     ],
-    run: lazily(({ gc }) => gc),
+    run: gc,
   },
   {
     name: "doctor",
@@ -164,7 +133,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
     details: [
       "One line for each check: ok, warning or failure, what was found and what to do. Exits with 1 if a check fails.",
     ],
-    run: lazily(({ doctor }) => doctor),
+    run: doctor,
   },
   {
     name: "completion",
@@ -177,14 +146,14 @@ export const COMMANDS: readonly CommandDefinition[] = [
       "zsh: lockvisor completion zsh > /usr/local/share/zsh/site-functions/_lockvisor",
       "fish: lockvisor completion fish > /etc/fish/completions/lockvisor.fish",
     ],
-    run: lazily(({ completion }) => (invocation, context) => completion(invocation, context, COMMANDS)),
+    run: (invocation, context) => completion(invocation, context, COMMANDS),
   },
   {
     name: "version",
     summary: "print the version",
     arguments: [],
     options: [JSON_OPTION],
-    run: lazily(({ version }) => version),
+    run: version,
   },
   {
     name: "attach",
@@ -203,7 +172,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
     details: [
       "Prints each guest's pid and what was mended: records are made again from the notes in the lockspace and from what the kernel shows, a guest that forked is followed, an acquire that was cut off is finished. Takes no lock itself. Exits with 75 while a guest runs, or is paused, without a lock that it should have.",
     ],
-    run: lazily(({ attach }) => attach),
+    run: attach,
   },
   {
     name: "adopt",
@@ -216,7 +185,12 @@ export const COMMANDS: readonly CommandDefinition[] = [
       { name: "id", placeholder: "ID", summary: "an id of the management tool's own" },
       DISK_OPTION,
       LEASE_OPTION,
-      { name: "plugin", placeholder: "NAME", default: DEFAULT_DRIVER, summary: "the driver" },
+      {
+        name: "plugin",
+        placeholder: "NAME",
+        default: DEFAULT_DRIVER,
+        summary: "the driver; with a / in it the path of its module",
+      },
       {
         name: "qmp",
         placeholder: "PATH",
@@ -234,7 +208,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
     details: [
       "The process has used its disks without locks until now; if somebody else has one, that is a refusal (75) and nothing is locked. The locks are held beside the process and end with it. Again for the same process and name: what is new is locked.",
     ],
-    run: lazily(({ adopt }) => adopt),
+    run: adopt,
   },
   {
     name: "acquire",
@@ -244,7 +218,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
     details: [
       "The locks are held by a tiny process beside the guest, which ends with it. What the guest has already with the same access needs nothing.",
     ],
-    run: lazily(({ acquire }) => acquire),
+    run: acquire,
   },
   {
     name: "release",
@@ -252,7 +226,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
     arguments: [{ name: "GUEST", presence: "required" }],
     options: [DISK_OPTION, LEASE_OPTION, JSON_OPTION],
     details: ["What the guest does not hold is a warning and no failure."],
-    run: lazily(({ release }) => release),
+    run: release,
   },
   {
     name: "pause",
@@ -265,7 +239,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
     details: [
       "With a QMP socket the guest's processors are stopped first. Without one that is yours to do, before --release.",
     ],
-    run: lazily(({ pause }) => pause),
+    run: pause,
   },
   {
     name: "resume",
@@ -278,6 +252,6 @@ export const COMMANDS: readonly CommandDefinition[] = [
     details: [
       "A guest that gave its locks up gets all of them back, or stays paused: with 75 when somebody has a disk, or has had it since.",
     ],
-    run: lazily(({ resume }) => resume),
+    run: resume,
   },
 ];

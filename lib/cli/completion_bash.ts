@@ -83,11 +83,12 @@ _lockvisor_files() {
   COMPREPLY=($(compgen "$1" -- "$(_lockvisor_unquoted "$cur")"))
 }
 
+# Beside files readline itself quotes what is offered: names are wanted raw then.
 _lockvisor_guests() {
-  local guest
+  local guest format=\${1:+%s}
   local typed=\${cur//\\\\/}
   while IFS= read -r guest; do
-    [[ $guest == "$typed"* ]] && COMPREPLY+=("$(printf '%q' "$guest")")
+    [[ $guest == "$typed"* ]] && COMPREPLY+=("$(printf "\${format:-%q}" "$guest")")
   done < <("\${COMP_WORDS[0]/#\\~/$HOME}" status --names "\${places[@]}" 2>/dev/null)
 }
 
@@ -158,6 +159,8 @@ function caseOf(pattern: string, completion: Completion | undefined): string[] {
       return [`    ${pattern}) _lockvisor_guests ;;`];
     case "files":
       return [`    ${pattern}) _lockvisor_files -f ;;`];
+    case "anything":
+      return [`    ${pattern}) _lockvisor_files -f; _lockvisor_guests raw ;;`];
     case "directories":
       return [`    ${pattern}) _lockvisor_files -d ;;`];
     case "nothing":

@@ -84,6 +84,8 @@ function offer(completion: Completion): string {
       return `-f -a '(__lockvisor_guests)'`;
     case "files":
       return "-F";
+    case "anything":
+      return `-F -a '(__lockvisor_guests)'`;
     case "directories":
       return `-f -a '(__fish_complete_directories)'`;
     case "nothing":

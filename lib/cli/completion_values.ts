@@ -2,11 +2,15 @@ import type { ArgumentDefinition, OptionDefinition } from "./definition.ts";
 import { SETTING_OPTIONS } from "./definition.ts";
 import type { CommandDefinition } from "./definition.ts";
 
-/** What a shell offers in a place. `guests`: the names that `lockvisor status --names` prints. */
+/**
+ * What a shell offers in a place. `guests`: the names that `lockvisor status --names` prints. `anything`: these, and
+ * files.
+ */
 export type Completion =
   | { kind: "words"; words: readonly string[] }
   | { kind: "guests" }
   | { kind: "files" }
+  | { kind: "anything" }
   | { kind: "directories" }
   | { kind: "nothing" };
 
@@ -24,6 +28,7 @@ export function completionOfArgument({ name, choices }: ArgumentDefinition): Com
 function completionOf(placeholder: string, choices: readonly string[] | undefined): Completion {
   if (choices !== undefined) return { kind: "words", words: choices };
   if (/^GUEST\b/.test(placeholder)) return { kind: "guests" };
+  if (/\|GUEST\b/.test(placeholder)) return { kind: "anything" };
   if (/^DIR\b/.test(placeholder)) return { kind: "directories" };
   if (/^(PATH|FILE|DISK)\b/.test(placeholder)) return { kind: "files" };
   return { kind: "nothing" };

@@ -20,6 +20,10 @@ _lockvisor_guests() {
   compadd -a names
 }
 
+_lockvisor_anything() {
+  _alternative 'guests:guest:_lockvisor_guests' 'files:file:_files'
+}
+
 _lockvisor() {
   local curcontext="$curcontext" state line
   local -a commands settings lockvisor_line
@@ -81,6 +85,8 @@ function action(completion: Completion): string {
       return "_lockvisor_guests";
     case "files":
       return "_files";
+    case "anything":
+      return "_lockvisor_anything";
     case "directories":
       return "_files -/";
     case "nothing":

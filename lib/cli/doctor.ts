@@ -2,6 +2,7 @@ import type { Invocation, OptionValues } from "./parse.ts";
 import { examine, examineSystem } from "../doctor/examine.ts";
 import { failure, type Finding, finding, isHealthy } from "../doctor/finding.ts";
 import { LockvisorError, printable } from "../errors.ts";
+import type { GuestStore, RecordEntry } from "../manager/guest_store.ts";
 import type { CliContext } from "./context.ts";
 import { openSession, type Session } from "./session.ts";
 
@@ -26,8 +27,11 @@ async function findingsOf(options: OptionValues, context: CliContext): Promise<F
     return [finding("configuration", failure(error.message)), ...await examineSystem(searchPath)];
   }
   const { settings, store, plugins } = session;
-  const drivers = await plugins.inUse(store.list());
-  return await examine({
+  const { drivers, missing } = await plugins.inUse(readableRecords(store));
+  const lacking = [...missing.values()].map((reason) =>
+    finding("plugins", failure(`${reason}; the guests that it locks cannot be looked after`))
+  );
+  const found = await examine({
     lockspace: settings.lockspace,
     store,
     findDriver: (name) => drivers.get(name),
@@ -35,6 +39,17 @@ async function findingsOf(options: OptionValues, context: CliContext): Promise<F
     storage: settings.storage,
     searchPath,
   });
+  return [...found, ...lacking];
+}
+
+/** The records, or none where they cannot be read: the examination finds that again, and tells it. */
+function readableRecords(store: GuestStore): RecordEntry[] {
+  try {
+    return store.list();
+  } catch (error) {
+    if (error instanceof LockvisorError) return [];
+    throw error;
+  }
 }
 
 function formatFindings(findings: readonly Finding[]): string {

@@ -17,6 +17,8 @@ export const EXIT_STATUSES: readonly (readonly [string, string])[] = [
   ["77", "no permission"],
   ["78", "wrong configuration, lockspace missing"],
   ["126, 127", "the command cannot be executed, was not found"],
+  ["130, 143", "run --wait was given up on SIGINT, SIGTERM; nothing is locked"],
+  ["141", "whoever read our output has gone"],
 ];
 
 /** The help of the whole program. */

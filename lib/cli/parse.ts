@@ -62,6 +62,11 @@ export function parseCommandLine(args: readonly string[], commands: readonly Com
   return invocation === "help" ? { kind: "help", command } : { kind: "run", command, invocation };
 }
 
+/** The subcommand's name, whether there is such a command or not; undefined where none is given. */
+export function commandName(args: readonly string[]): string | undefined {
+  return args[commandIndex(args)];
+}
+
 /** The place of the subcommand's name: the first word that is neither a setting nor a setting's value. */
 function commandIndex(args: readonly string[]): number {
   for (let index = 0; index < args.length; index++) {

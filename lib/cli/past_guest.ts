@@ -1,5 +1,6 @@
+import type { Inspection } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
-import { inspectResource, resolveOnHost } from "../host_lock.ts";
+import { formerUuids, inspectResource, resolveOnHost } from "../host_lock.ts";
 import { parseLease } from "../identity/specification.ts";
 import { isUuid, normaliseUuid, uuidOfName } from "../identity/key.ts";
 import { findGuestIfKnown } from "../manager/find_guest.ts";
@@ -13,23 +14,33 @@ export type KnownGuest = { kind: "recorded"; record: GuestRecord } | { kind: "pa
 
 /**
  * The guest of a name or UUID, also when it was stopped and its record is gone: the lease on itself was granted once
- * then and is free now. (Without a record a name leads only to the UUID that is made from it.)
- * @throws {LockvisorError} `data` when it has never run, when the name fits several, or when its record was lost
- * while it runs
+ * then and is free now. Without a record a name leads to the UUID that is made from it, and to those of guests whose
+ * notes still tell that they had it.
+ * @throws {LockvisorError} `data` when nothing tells that it has run, when the name fits several, or when its record
+ * was lost while it runs
  */
 export async function findKnownGuest(session: Session, nameOrUuid: string): Promise<KnownGuest> {
   const record = findGuestIfKnown(session.store, nameOrUuid);
   if (record !== undefined) return { kind: "recorded", record };
-  const uuid = isUuid(nameOrUuid) ? normaliseUuid(nameOrUuid) : uuidOfName(nameOrUuid);
-  const lease = resolveOnHost(session, parseLease(`guest:${uuid}`));
-  const { generation, locked, holders } = await inspectResource(session, DEFAULT_DRIVER, lease);
-  if (locked === true) {
+  const uuids = isUuid(nameOrUuid)
+    ? [normaliseUuid(nameOrUuid)]
+    : [...new Set([...formerUuids(session, nameOrUuid), uuidOfName(nameOrUuid)])];
+  const leases = [];
+  for (const uuid of uuids) leases.push({ uuid, ...await inspectOwnLease(session, uuid) });
+  const held = leases.find(({ locked }) => locked === true);
+  if (held !== undefined) {
+    const { uuid, holders } = held;
     const who = holders.length === 0 ? "" : ` by ${holders.map(holderText).join(" and by ")}`;
     throw new LockvisorError(
       "data",
       `guest "${nameOrUuid}" has no readable record on this host, but its lease guest:${uuid} is held${who}; run: lockvisor attach`,
     );
   }
-  if (generation !== null) return { kind: "past", uuid };
+  const past = leases.find(({ generation }) => generation !== null);
+  if (past !== undefined) return { kind: "past", uuid: past.uuid };
   throw new LockvisorError("data", `no guest "${nameOrUuid}" runs on this host; see: lockvisor status`);
+}
+
+function inspectOwnLease(session: Session, uuid: string): Promise<Inspection> {
+  return inspectResource(session, DEFAULT_DRIVER, resolveOnHost(session, parseLease(`guest:${uuid}`)));
 }

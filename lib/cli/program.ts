@@ -1,17 +1,18 @@
 import { VERSION } from "../version.ts";
-import { COMMANDS } from "./commands.ts";
 import type { CliContext } from "./context.ts";
-import { parseCommandLine } from "./parse.ts";
+import { commandName, parseCommandLine } from "./parse.ts";
+import { RUN_COMMAND } from "./run_definition.ts";
 
 /** Reads the command line and carries it out. Resolves to the exit status. @throws {LockvisorError} */
 export async function runProgram(args: readonly string[], context: CliContext): Promise<number> {
-  const request = parseCommandLine(args, COMMANDS);
+  const isStart = commandName(args) === RUN_COMMAND.name;
+  const request = parseCommandLine(args, isStart ? [RUN_COMMAND] : (await import("./unhurried.ts")).COMMANDS);
   switch (request.kind) {
     case "version":
       context.out(`lockvisor ${VERSION}\n`);
       return 0;
     case "help": {
-      const { commandHelp, programHelp } = await import("./unhurried.ts");
+      const { COMMANDS, commandHelp, programHelp } = await import("./unhurried.ts");
       context.out(request.command === undefined ? programHelp(COMMANDS) : commandHelp(request.command));
       return 0;
     }

@@ -25,7 +25,7 @@ export async function openSession(options: OptionValues, context: CliContext): P
     effectiveUid: context.effectiveUid,
   });
   const config = driverConfig(context, settings);
-  const store = new GuestStore(settings.runtimeDir);
+  const store = new GuestStore(settings.runtimeDir, context.effectiveUid);
   const plugins = new PluginSet(config);
   return {
     settings,

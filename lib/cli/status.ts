@@ -1,6 +1,7 @@
 import type { Invocation } from "./parse.ts";
 import { LockvisorError, printable } from "../errors.ts";
 import { hostStatus } from "../host_lock.ts";
+import { chooseGuest } from "../manager/find_guest.ts";
 import type { HostView, ObservedGuest } from "../manager/guest_view.ts";
 import type { CliContext } from "./context.ts";
 import { openSession } from "./session.ts";
@@ -24,11 +25,11 @@ export async function run({ options, arguments: [guest] }: Invocation, context: 
   return 0;
 }
 
-/** The guest of a name or UUID. @throws {LockvisorError} `data` when there is none */
-export function selectGuest(host: HostView, nameOrUuid: string): ObservedGuest {
-  const found = host.guests.find(({ view }) =>
-    view.name === nameOrUuid || view.uuid === nameOrUuid.toLowerCase()
-  );
+/** The guest of a name or UUID. @throws {LockvisorError} `data` when there is none, or when a name fits several */
+function selectGuest(host: HostView, nameOrUuid: string): ObservedGuest {
+  const views = host.guests.map(({ view }) => view);
+  const chosen = chooseGuest(nameOrUuid, views, ({ state }) => state === "stopped" ? "dead" : "alive");
+  const found = host.guests.find(({ view }) => view === chosen);
   if (found !== undefined) return found;
   const damaged = host.damaged.find(({ uuid }) => uuid === nameOrUuid.toLowerCase());
   if (damaged !== undefined) throw damagedRecord(damaged.file, damaged.reason);

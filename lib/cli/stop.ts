@@ -56,7 +56,7 @@ async function stopRecorded(
 ): Promise<Stopped> {
   const begun = performance.now();
   const { outcome, held } = await processStop(
-    { plugin: await findPlugin(session, record.plugin), options: { store: session.store } },
+    { plugin: await findPlugin(session, record.plugin, context), options: { store: session.store } },
     record,
     { steps, warn: (line) => context.note(`warning: ${printable(line)}`) },
   );
@@ -66,12 +66,17 @@ async function stopRecorded(
 }
 
 /** The plugin, or undefined where it is not to be had: a guest can be stopped all the same. */
-async function findPlugin({ plugins }: Session, name: string): Promise<Plugin | undefined> {
+async function findPlugin(
+  { plugins }: Session,
+  name: string,
+  context: CliContext,
+): Promise<Plugin | undefined> {
   try {
     return await plugins.load(name);
   } catch (error) {
-    if (error instanceof LockvisorError) return undefined;
-    throw error;
+    if (!(error instanceof LockvisorError)) throw error;
+    context.note(`warning: ${error.message}`);
+    return undefined;
   }
 }
 

@@ -10,8 +10,10 @@ export type { ResolvedResource, ResourceType } from "../identity/resource.ts";
 export interface DriverCapabilities {
   /** Types of resources that it locks one by one; empty for a driver that leases whole guests only. */
   resources: readonly ResourceType[];
+  /** Locks and releases resources of guests that run. */
   hotplug: boolean;
   migration: boolean;
+  /** Gives locks of a paused guest up and takes them back. */
   pause: boolean;
 }
 
@@ -66,12 +68,22 @@ export interface RunningGuest {
   resources: readonly { type: ResourceType; name: string; access: Access; keys: string[] }[];
 }
 
+/** How a key was granted to a guest: by this a lost lock is told from one that somebody else has had since. */
+export interface GrantedKey {
+  key: string;
+  mode: LockMode;
+  /** The key's generation from this grant on. */
+  generation: number;
+}
+
 /** What asking for more resources of a running guest gave. */
-export type PlugOutcome = { outcome: "granted"; carrier: Carrier } | { outcome: "refused"; refusal: Refusal };
+export type PlugOutcome =
+  | { outcome: "granted"; carrier: Carrier; grants?: readonly GrantedKey[] }
+  | { outcome: "refused"; refusal: Refusal };
 
 /** What asking for the locks of a guest that runs already gave. */
 export type AdoptOutcome =
-  | { outcome: "granted"; carrier: Carrier; leaseKeys: string[] }
+  | { outcome: "granted"; carrier: Carrier; leaseKeys: string[]; grants?: readonly GrantedKey[] }
   | { outcome: "refused"; refusal: Refusal };
 
 /** What became of keys that were to be given up. */
@@ -92,19 +104,29 @@ export interface GivenUpKey {
 
 /** What asking for given-up keys gave. */
 export type TakeBackOutcome =
-  | { outcome: "taken" }
+  | { outcome: "taken"; grants?: readonly GrantedKey[] }
   | { outcome: "refused"; key: string; holders: Holder[] }
   /** Somebody had the key in between; `had` is the last who left a note, if any. Nothing is held. */
   | { outcome: "changed"; key: string; generation: number; had: Holder | null }
   | { outcome: "lost"; key: string };
 
+/** What asking for locks that a running guest has lost gave: it has all of them again, or none was taken. */
+export type RegainOutcome =
+  | { outcome: "regained"; carriers: Carrier[]; grants: readonly GrantedKey[] }
+  /** Somebody has the key now. */
+  | { outcome: "refused"; key: string; holders: Holder[] }
+  /** Somebody had the key in between; `had` is the last who did, if that is known. */
+  | { outcome: "changed"; key: string; had: Holder | null }
+  /** How the key was granted is not known, so nobody can tell. */
+  | { outcome: "unknown"; key: string };
+
 /** Locks just taken, still in our own process. */
 export interface Hold {
+  /** The descriptors that `locks` names are made to survive execve(2): the program that we become holds them. */
   locks: CarriedLock[];
+  grants?: readonly GrantedKey[];
   /** Keys of the lease that the guest has on itself. */
   leaseKeys: string[];
-  /** Lets the descriptors survive execve(2), so that the program that we become holds the locks. */
-  makeInheritable(): void;
   /** Gives everything back, notes included. */
   giveBack(): void;
 }
@@ -140,11 +162,16 @@ export interface Forecast {
 export interface LockEvidence {
   key: string;
   held: Known;
+  /** The same slot by slot, of those that the claim names: another carrier may have the other one. */
+  slots?: Partial<Record<Slot, Known>>;
 }
 
-/** A process with the locks that the kernel shows in its own descriptors. */
+/**
+ * A process with the locks that the kernel shows in its own descriptors. Where it shows none on the filesystem, what is
+ * open counts, and `proof` is `open`.
+ */
 export type Holding =
-  & { process: ProcessIdentity; locks: CarriedLock[] }
+  & { process: ProcessIdentity; locks: CarriedLock[]; proof?: "locked" | "open" }
   & (
     /** The tiny process beside a guest; `guestPid` is whom its pidfd is on, undefined when that has ended. */
     | { kind: "holder"; guestPid: number | undefined }
@@ -163,6 +190,10 @@ export interface NotedGuest {
   resources: readonly { type: ResourceType; name: string; access: Access; keys: string[] }[];
   /** What it took together with the others and has no notes of any more: released, or given up by a pause. */
   withoutNotes: readonly { type: ResourceType; name: string }[];
+  /** How it was granted its keys, as far as its notes tell. */
+  grants?: readonly GrantedKey[];
+  /** What a pause gave up, and it has not taken back. */
+  givenUp?: readonly GivenUpKey[];
 }
 
 /** What a driver is given when it is loaded. */
@@ -185,10 +216,14 @@ export interface CarrierClaim {
   locks: CarriedLock[];
 }
 
-/** A loaded driver. */
-export interface Driver {
+/** What every driver does. */
+export interface CoreMethods {
   /** Takes all locks of a guest that is about to start in this process, or none. */
   acquire(guest: Guest, resources: readonly ResolvedResource[]): Promise<AcquireOutcome>;
+}
+
+/** What a driver of the ability `hotplug` does. */
+export interface HotplugMethods {
   /**
    * Takes all locks of a guest whose process runs already, the lease on itself included, or none. They are in a
    * carrier beside that process then, or in QEMU itself.
@@ -202,6 +237,10 @@ export interface Driver {
   plug(running: RunningGuest, resources: readonly ResolvedResource[]): Promise<PlugOutcome>;
   /** Gives up keys that a running guest holds, wherever they are held, with their notes. */
   unplug(running: RunningGuest, keys: readonly string[]): Promise<UnplugOutcome>;
+}
+
+/** What a driver of the ability `pause` does. */
+export interface PauseMethods {
   /**
    * Gives keys of a paused guest up until it resumes.
    * @param remember told what is given up before the first lock goes: cut off after that, nobody may believe that
@@ -220,25 +259,68 @@ export interface Driver {
   ): Promise<TakeBackOutcome>;
   /** How keys of a running guest are held, and their generations: what a pause would have to remember. */
   inquire(running: RunningGuest, keys: readonly string[]): Promise<GivenUpKey[]>;
-  /** What `acquire` would meet now; takes nothing. */
+}
+
+/** What a driver may tell. Of what it does not tell, the manager takes for granted that it cannot be known. */
+export interface TellingMethods {
+  /** What `acquire` would meet now; takes nothing. Without it a dry run is refused. */
   forecast(guest: Guest | undefined, resources: readonly ResolvedResource[]): Forecast[];
   /** Who has a resource. */
   inspect(resource: ResolvedResource): Inspection;
   /** For each claim, in order, whether its process holds each lock, by the kernel's word. One pass for all. */
   evidence(claims: readonly CarrierClaim[]): LockEvidence[][];
-  /** All locks that processes of this host hold, in one pass over them. */
-  holdings(): Holding[];
-  /** The guests of this host that left notes beside these keys. */
+  /**
+   * All locks that processes of this host hold, or some of them, in one pass over them. Without it no guest's fork is
+   * followed.
+   */
+  holdings(pids?: readonly number[]): Holding[];
+  /** The guests of this host that left notes beside these keys. Without it a lost record stays lost. */
   notedGuests(keys: readonly string[]): NotedGuest[];
   /** Whether anybody holds one of these keys. */
   isHeld(keys: readonly string[]): Known;
-  /** Keys that a resource is locked by; none where the driver takes no lock on it. */
+  /** Keys that a resource is locked by; none where the driver takes no lock on it. A must for who locks resources. */
   keysOf(resource: ResolvedResource): string[];
 }
 
-/** A driver module's default export. */
-export interface DriverDefinition {
-  name: string;
-  capabilities: DriverCapabilities;
-  create(config: DriverConfig): Driver;
+/** What a driver may do to mend what was lost or cut off. Without these methods it stays so, and is told. */
+export interface MendingMethods {
+  /**
+   * Takes locks that a running guest has lost again, all or none, unless somebody else has or had one since they were
+   * granted. Without this method a lost lock stays lost.
+   */
+  regain?(
+    running: RunningGuest,
+    keys: readonly string[],
+    grants: readonly GrantedKey[],
+  ): Promise<RegainOutcome>;
+  /**
+   * Closes what a command that was cut off has left in a guest's processes: descriptors in QEMU, holders. Never unlocks:
+   * a process that inherited them may be another guest. Takes the guest's notes about their keys away.
+   */
+  discard?(running: RunningGuest, strays: readonly Holding[]): Promise<void>;
 }
+
+/** A driver with all methods, as the manager works with it; only what mends may be missing. */
+export interface Driver extends CoreMethods, HotplugMethods, PauseMethods, TellingMethods, MendingMethods {}
+
+/** A driver as it may be written: what it leaves out the manager fills in, with refusals and with "not known". */
+export type PartialDriver = CoreMethods & Partial<Driver>;
+
+interface Definition<Hotplug extends boolean, Pause extends boolean> {
+  name: string;
+  capabilities: DriverCapabilities & { hotplug: Hotplug; pause: Pause };
+  create(
+    config: DriverConfig,
+  ):
+    & CoreMethods
+    & Partial<TellingMethods>
+    & (Hotplug extends true ? HotplugMethods : unknown)
+    & (Pause extends true ? PauseMethods : unknown);
+}
+
+/** A driver module's default export. Who declares an ability has its methods. */
+export type DriverDefinition =
+  | Definition<true, true>
+  | Definition<true, false>
+  | Definition<false, true>
+  | Definition<false, false>;

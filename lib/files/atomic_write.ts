@@ -1,4 +1,5 @@
 import { fileError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import { isPresent } from "./presence.ts";
 
 /**
@@ -34,7 +35,9 @@ export function writeThenRename(
     } finally {
       file.close();
     }
+    failpoint("write.written");
     if (replacing === "stale" && isPresent(path)) removeIfPresent(path);
+    failpoint("write.ready");
     Deno.renameSync(beside, path);
   } catch (error) {
     removeIfPresent(beside);

@@ -8,7 +8,10 @@ import { lstatIfPresent } from "./record_file.ts";
  */
 const CERTAINLY_LEFT_MS = 60_000;
 
-/** Files in a directory that `writeThenRename` left behind since its process was killed: `<name>.<pid>.tmp`. */
+/**
+ * Files in a directory that were left beside their place since their writer was killed, `<name>.<pid>.tmp`: records and
+ * what leads to them, and lock files that `break` was about to put in place.
+ */
 export function leftOverTemporaries(directory: string): string[] {
   if (!isPresent(directory)) return [];
   let names: string[];
@@ -18,7 +21,7 @@ export function leftOverTemporaries(directory: string): string[] {
     throw fileError(`read the directory ${directory}`, error);
   }
   return names.sort().flatMap((name) => {
-    const pid = /\.json\.(\d+)\.tmp$/.exec(name)?.[1];
+    const pid = /\.(?:json|name|[ab])\.(\d+)\.tmp$/.exec(name)?.[1];
     if (pid === undefined || isPresent(`/proc/${pid}`)) return [];
     const path = `${directory}/${name}`;
     const status = lstatIfPresent(path);

@@ -1,3 +1,4 @@
+import { failpoint } from "../failpoint.ts";
 import type { PlannedKey } from "./key_plan.ts";
 import type { Lockspace } from "./lockspace.ts";
 import { type Slot, SLOTS, tryLockSlot } from "./slot.ts";
@@ -25,6 +26,7 @@ export function tryAcquireKeys(lockspace: Lockspace, plan: readonly PlannedKey[]
         const result = tryLockSlot(lockspace, planned.key, slot, planned.mode);
         if (result.outcome === "refused") return { outcome: "refused", at: planned };
         taken.push({ key: planned.key, slot, file: result.file });
+        failpoint("slots.taken");
       }
     }
     complete = true;

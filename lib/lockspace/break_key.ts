@@ -1,5 +1,6 @@
 import type { Holding } from "../driver/contract.ts";
 import { fileError, LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import { removeIfPresent } from "../files/atomic_write.ts";
 import { kernelFlocks } from "../process/descriptors.ts";
 import type { KeyFacts, NotedHolder } from "./break_plan.ts";
@@ -50,7 +51,7 @@ export function keysNotedFor(lockspace: Lockspace, nameOrUuid: string): string[]
 }
 
 /**
- * Puts new lock files in the place of a key's old ones, counts its generation on, and takes the notes of the holders
+ * Counts a key's generation on, puts new lock files in the place of its old ones, and takes the notes of the holders
  * away. A storage server may keep the lock of a host that died: that stays on the old files, which no name leads to
  * any more. Until all is done the new files are locked, so that no start sees a half-broken key.
  */
@@ -58,11 +59,18 @@ export function breakKey(lockspace: Lockspace, key: string, holders: readonly No
   const state = keyState(lockspace, key);
   const made: Deno.FsFile[] = [];
   try {
-    for (const slot of SLOTS) made.push(replaceFile(lockspace, slotPath(lockspace, key, slot)));
-    // A key that was never held exclusively has no generation to count.
+    // Before the files: once they are new the key is free, and nobody would come back to count. A key that was never
+    // held exclusively has no generation.
     if (state !== undefined) {
-      writeKeyState(lockspace, key, { ...state, generation: state.generation + 1 }, "later");
+      const { identity, generation } = state;
+      writeKeyState(lockspace, key, { identity, generation: generation + 1 }, "later"); // granted to nobody
     }
+    failpoint("break.counted");
+    for (const slot of SLOTS) {
+      made.push(replaceFile(lockspace, slotPath(lockspace, key, slot)));
+      failpoint("break.file-replaced");
+    }
+    failpoint("break.replaced");
     for (const { host, guest } of holders) removeIfPresent(notePath(lockspace, key, host.id, guest.uuid));
   } finally {
     for (const file of made.reverse()) file.close();
@@ -73,10 +81,12 @@ function replaceFile(lockspace: Lockspace, path: string): Deno.FsFile {
   const temporary = `${path}.${Deno.pid}.tmp`;
   let file: Deno.FsFile | undefined;
   try {
+    removeIfPresent(temporary); // of a break that was killed, by a process with our pid
     file = Deno.openSync(temporary, { read: true, write: true, createNew: true, mode: 0o600 });
     if (!tryFlock(file, lockspace, "exclusive")) {
       throw new LockvisorError("locked", `the new lock file ${temporary} is locked already; who works here?`);
     }
+    failpoint("break.file-made");
     Deno.renameSync(temporary, path);
     return file;
   } catch (error) {

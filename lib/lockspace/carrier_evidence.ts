@@ -1,10 +1,7 @@
 import type { CarrierClaim, Known, LockEvidence } from "../driver/contract.ts";
-import {
-  descriptorFlock,
-  descriptorTarget,
-  type FlockEntry,
-  openDescriptors,
-} from "../process/descriptors.ts";
+import { lstatIfPresent } from "../files/record_file.ts";
+import { descriptorTarget, type FlockEntry, openDescriptors } from "../process/descriptors.ts";
+import { factsOf, readText } from "../process/descriptor_scan.ts";
 import { identifyProcess } from "../process/process_identity.ts";
 import type { Lockspace } from "./lockspace.ts";
 import { type Slot, slotPath, SLOTS } from "./slot.ts";
@@ -31,12 +28,18 @@ export function carrierEvidence(
     const descriptor = descriptorOf(path, noted);
     if (descriptor === "hidden") return heldByAnybody(lockspace, path, flocks);
     if (descriptor === undefined) return false;
-    if (descriptorFlock(claim.pid, descriptor) !== undefined) return true;
+    const { inode, locked } = factsOf(readText(`/proc/${claim.pid}/fdinfo/${descriptor}`) ?? "");
+    // Somebody has replaced the lock file: a lock on the old one excludes nobody.
+    if (inode !== undefined && lstatIfPresent(path)?.ino !== inode) return false;
+    if (locked) return true;
     return lockspace.evidence === "hidden" ? null : false;
   };
   return claim.locks.map(({ key, slots }) => {
-    const seen = SLOTS.filter((slot) => slot in slots).map((slot) => slotHeld(key, slot, slots[slot]));
-    return { key, held: allOf(seen) };
+    const seen = SLOTS.filter((slot) => slot in slots).map((slot): [Slot, Known] => [
+      slot,
+      slotHeld(key, slot, slots[slot]),
+    ]);
+    return { key, held: allOf(seen.map(([, held]) => held)), slots: Object.fromEntries(seen) };
   });
 }
 

@@ -1,4 +1,5 @@
 import { fileError, LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import { removeIfPresent } from "../files/atomic_write.ts";
 import { lockFileFault } from "../files/lock_file.ts";
 import { lstatIfPresent } from "../files/record_file.ts";
@@ -119,6 +120,7 @@ function takeBoth(lockspace: Lockspace, key: string): HeldSlot[] | "in-use" {
       if (result.outcome === "refused") return "in-use";
       held.push({ key, slot, file: result.file });
     }
+    failpoint("gc.taken");
     complete = true;
     return held;
   } finally {
@@ -137,12 +139,14 @@ function removeHeld(
   // Notes first: while they go, the locks keep everybody out who could write new ones.
   for (const file of removed) removeIfPresent(file);
   removeEmptyDirectory(keyDirectory(lockspace, key));
+  failpoint("gc.unnoted");
   for (const { slot, file } of [...held].reverse()) {
     const path = slotPath(lockspace, key, slot);
     if (!leadsTo(path, file)) {
       throw new LockvisorError("data", `lock file ${path} was exchanged while it was locked; it stays`);
     }
     removeIfPresent(path);
+    failpoint("gc.slot-removed");
   }
   return [...slots.map((slot) => slotPath(lockspace, key, slot)), ...removed];
 }

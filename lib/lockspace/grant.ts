@@ -1,4 +1,6 @@
-import type { CarriedLock, Guest, ResolvedResource } from "../driver/contract.ts";
+import { failpoint } from "../failpoint.ts";
+import type { CarriedLock, GrantedKey, Guest, ResolvedResource } from "../driver/contract.ts";
+import { LockvisorError } from "../errors.ts";
 import { ownDescriptorNumbers } from "../process/descriptor_numbers.ts";
 import type { ProcessIdentity } from "../process/process_identity.ts";
 import { giveBackSlots, type HeldSlot } from "./acquire_keys.ts";
@@ -10,7 +12,7 @@ import {
   writeNotes,
 } from "./holder_note.ts";
 import type { PlannedKey } from "./key_plan.ts";
-import { ensureKeyDirectory, readKeyState, writeKeyState } from "./key_state.ts";
+import { ensureKeyDirectory, keyState, readKeyState, writeKeyState } from "./key_state.ts";
 import type { Lockspace } from "./lockspace.ts";
 import { slotPath } from "./slot.ts";
 
@@ -31,6 +33,7 @@ export function noted({ type, name, access, identities }: ResolvedResource): Not
 /** Locks that were granted, still in our own process. */
 export interface Grant {
   locks: CarriedLock[];
+  grants: GrantedKey[];
   /** The numbers of the descriptors, in the order of the slots. */
   descriptors: number[];
   /** Closes our copies; whoever has inherited them holds the locks. */
@@ -56,13 +59,17 @@ export function settleGrant(
     }
   };
   try {
+    failpoint("grant.locked");
     for (const key of keys) ensureKeyDirectory(lockspace, key);
-    countGrants(lockspace, plan);
+    const grants = countGrants(lockspace, grantee, plan);
     noted = true;
-    writeNotes(lockspace, keys, noteOf(grantee));
+    failpoint("grant.counted");
+    writeNotes(lockspace, keys, noteOf(grantee, grants));
+    failpoint("grant.noted");
     const descriptors = ownDescriptorNumbers(slots.map(({ key, slot }) => slotPath(lockspace, key, slot)));
     return {
       locks: carriedLocks(slots, descriptors),
+      grants,
       descriptors,
       letGo: () => giveBackSlots(slots),
       giveBack,
@@ -73,38 +80,65 @@ export function settleGrant(
   }
 }
 
-/** The note of a guest about what it got. */
-export function noteOf({ guest, process, host, plugin, resources }: Grantee): HolderNote {
+/** The note of a guest about what it got, and how. */
+export function noteOf(
+  { guest, process, host, plugin, resources }: Grantee,
+  grants: readonly GrantedKey[],
+): HolderNote {
   return {
     guest: { uuid: guest.uuid, name: guest.name, id: guest.id },
     host,
-    process: {
-      pid: process.pid,
-      startTime: process.startTime,
-      bootId: process.bootId,
-      pidNamespace: process.pidNamespace,
-    },
-    since: new Date().toISOString().replace(/\.\d+Z$/, "Z"),
+    process: onlyIdentity(process),
+    since: now(),
     resources: [...resources],
+    grants,
     plugin,
     qmp: guest.qmp,
     onLockFailure: guest.onLockFailure,
   };
 }
 
-/** Adds one to the generation of every key that was granted exclusively. All states are read before one is written. */
+function onlyIdentity({ pid, startTime, bootId, pidNamespace }: ProcessIdentity): ProcessIdentity {
+  return { pid, startTime, bootId, pidNamespace };
+}
+
+function now(): string {
+  return new Date().toISOString().replace(/\.\d+Z$/, "Z");
+}
+
+/**
+ * Adds one to the generation of every key that was granted exclusively. All states are read before one is written.
+ * @returns how each key is granted now
+ */
 export function countGrants(
   lockspace: Lockspace,
+  { guest: { uuid, name }, host, process }: Pick<Grantee, "guest" | "host" | "process">,
   plan: readonly Pick<PlannedKey, "key" | "identity" | "mode">[],
-): void {
-  const exclusive = plan.filter(({ mode }) => mode === "exclusive");
-  const states = exclusive.map(({ key, identity }) => readKeyState(lockspace, key, identity));
-  exclusive.forEach(({ key, identity }, index) => {
+): GrantedKey[] {
+  const lastGrant = { guest: { uuid, name }, host, process: onlyIdentity(process), since: now() };
+  const states = plan.map(({ key, identity, mode }) =>
+    // A shared grant changes nothing, so it need not fail for a generation that cannot be trusted.
+    mode === "exclusive" ? readKeyState(lockspace, key, identity) : generationIfKnown(lockspace, key)
+  );
+  return plan.map(({ key, identity, mode }, index): GrantedKey => {
     const earlier = states[index];
-    const state = { identity, generation: (earlier?.generation ?? 0) + 1 };
+    if (mode === "shared") return { key, mode, generation: earlier?.generation ?? 0 };
+    const generation = (earlier?.generation ?? 0) + 1;
+    const state = { identity, generation, lastGrant };
     writeKeyState(lockspace, key, state, earlier === undefined ? "first" : "later");
+    failpoint("grant.key-counted");
     removeStaleNotes(lockspace, key);
+    return { key, mode, generation };
   });
+}
+
+function generationIfKnown(lockspace: Lockspace, key: string): { generation: number } | undefined {
+  try {
+    return keyState(lockspace, key);
+  } catch (error) {
+    if (error instanceof LockvisorError && error.code === "data") return undefined;
+    throw error;
+  }
 }
 
 function carriedLocks(slots: readonly HeldSlot[], numbers: readonly number[]): CarriedLock[] {

@@ -1,9 +1,12 @@
 import { type Access, isAccess } from "../access.ts";
+import type { GrantedKey } from "../driver/contract.ts";
 import { fileError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import { removeIfPresent, writeThenRename } from "../files/atomic_write.ts";
 import { isPresent } from "../files/presence.ts";
 import { isText, JsonFields, WrongShape } from "../files/json_shape.ts";
 import { readRecordFile } from "../files/record_file.ts";
+import { readGrants } from "./granted_key.ts";
 import { type Life, lifeOf, type ProcessIdentity, readProcessIdentity } from "../process/process_identity.ts";
 import { keyDirectory } from "./key_state.ts";
 import type { Lockspace } from "./lockspace.ts";
@@ -28,6 +31,8 @@ export interface HolderNote {
   /** When the locks were granted, ISO 8601. */
   since: string;
   resources: NotedResource[];
+  /** How the keys were granted. Notes of older versions do not tell. */
+  grants?: readonly GrantedKey[];
   plugin: string;
   qmp: string | null;
   onLockFailure: string;
@@ -56,6 +61,7 @@ export function writeNotes(lockspace: Lockspace, keys: readonly string[], note: 
   if (first === undefined) return;
   const original = pathOf(first);
   writeThenRename(original, text);
+  failpoint("notes.first-written");
   for (const key of others) {
     const path = pathOf(key);
     try {
@@ -94,6 +100,16 @@ export function isNoteName(name: string): boolean {
   return /\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.json$/.test(name);
 }
 
+/** A guest's own note about a key, if it is there and can be read. */
+export function readNoteOf(
+  lockspace: Lockspace,
+  key: string,
+  { hostId, uuid }: { hostId: string; uuid: string },
+): HolderNote | undefined {
+  const file = readNote(notePath(lockspace, key, hostId, uuid));
+  return file?.kind === "note" ? file.note : undefined;
+}
+
 function readNote(file: string): NoteFile | undefined {
   const content = readRecordFile(file);
   if (content.kind === "absent") return undefined; // its holder took it away meanwhile
@@ -118,6 +134,7 @@ export function parseNote(value: unknown): HolderNote {
     process: readProcessIdentity(fields.get("process", (_value): _value is unknown => true, "a process")),
     since: fields.text("since"),
     resources: fields.list("resources", readNotedResource),
+    grants: readGrants(fields),
     plugin: fields.text("plugin"),
     qmp: fields.optionalText("qmp") ?? null,
     onLockFailure: fields.text("onLockFailure"),

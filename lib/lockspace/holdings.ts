@@ -1,37 +1,39 @@
 import type { CarriedLock, Holding } from "../driver/contract.ts";
-import { descriptorFlock, openDescriptors } from "../process/descriptors.ts";
-import {
-  commandLine,
-  commandName,
-  identifyProcess,
-  type ProcessIdentity,
-} from "../process/process_identity.ts";
+import { allProcesses, readText } from "../process/descriptor_scan.ts";
+import { commandLine, identityFromStat, type ProcessIdentity } from "../process/process_identity.ts";
 import type { Lockspace } from "./lockspace.ts";
-import { parseSlotName } from "./slot.ts";
+import { checkByListing, checkOneByOne, type NameCheck, slotsOpenIn } from "./open_slots.ts";
 
 /** The name of the tiny process beside a guest, as in /proc/PID/comm. */
 const HOLDER_COMMAND = "lockvisor-hold";
 
 /**
- * All locks of a lockspace that processes of this host hold, by the `lock:` lines of their own fdinfo. One pass over
- * /proc. Where the kernel does not show the locks of the lockspace's filesystem, open lock files count.
+ * The locks of a lockspace that processes of this host hold, by the `lock:` lines of their own fdinfo. One pass over
+ * /proc. A lock on a file that its name does not lead to any more is none. Where the kernel does not show the locks of
+ * the lockspace's filesystem, open lock files count.
+ * @param pids whom to look at; default: all processes
  */
-export function holdingsIn(lockspace: Lockspace): Holding[] {
-  const holdings: Holding[] = [];
-  for (const { name } of Deno.readDirSync("/proc")) {
-    const pid = Number(name);
-    if (!Number.isInteger(pid) || pid === Deno.pid) continue;
-    const locks = locksOf(pid, lockspace);
-    if (locks.length === 0) continue;
-    const process = identifyProcess(pid);
-    if (process === undefined) continue; // it has ended meanwhile
-    holdings.push(
-      commandName(pid) === HOLDER_COMMAND
-        ? { process, locks, kind: "holder", guestPid: watchedPid(process) }
-        : { process, locks, kind: "other" },
-    );
-  }
-  return holdings;
+export function holdingsIn(lockspace: Lockspace, pids?: readonly number[]): Holding[] {
+  const leadsTo = pids === undefined ? checkByListing(lockspace) : checkOneByOne(lockspace);
+  const proof = lockspace.evidence === "shown" ? "locked" : "open";
+  return (pids ?? allProcesses()).flatMap((pid): Holding[] => {
+    if (pid === Deno.pid) return [];
+    const locks = locksOf(lockspace, pid, leadsTo);
+    if (locks.length === 0) return [];
+    const found = identifyWithName(pid);
+    if (found === undefined) return []; // it has ended meanwhile
+    const { process, name } = found;
+    return name === HOLDER_COMMAND
+      ? [{ process, locks, proof, kind: "holder", guestPid: watchedPid(process) }]
+      : [{ process, locks, proof, kind: "other" }];
+  });
+}
+
+function identifyWithName(pid: number): { process: ProcessIdentity; name: string } | undefined {
+  const stat = readText(`/proc/${pid}/stat`);
+  const process = stat === undefined ? undefined : identityFromStat(pid, stat);
+  if (process === undefined) return undefined;
+  return { process, name: stat!.slice(stat!.indexOf("(") + 1, stat!.lastIndexOf(")")) };
 }
 
 /**
@@ -41,29 +43,17 @@ export function holdingsIn(lockspace: Lockspace): Holding[] {
 function watchedPid({ pid }: ProcessIdentity): number | undefined {
   const descriptor = Number(commandLine(pid)[1]);
   if (!Number.isInteger(descriptor)) return undefined;
-  try {
-    const watched = Number(
-      /^Pid:\s+(-?\d+)$/m.exec(Deno.readTextFileSync(`/proc/${pid}/fdinfo/${descriptor}`))?.[1],
-    );
-    return watched > 0 ? watched : undefined;
-  } catch {
-    return undefined; // the holder has ended
-  }
+  const watched = Number(/^Pid:\s+(-?\d+)$/m.exec(readText(`/proc/${pid}/fdinfo/${descriptor}`) ?? "")?.[1]);
+  return watched > 0 ? watched : undefined;
 }
 
-function locksOf(pid: number, lockspace: Lockspace): CarriedLock[] {
-  const view = openDescriptors(pid);
-  if (view.kind !== "seen") return [];
+function locksOf(lockspace: Lockspace, pid: number, leadsTo: NameCheck): CarriedLock[] {
   const locks = new Map<string, CarriedLock>();
-  const prefix = `${lockspace.path}/`;
-  for (const [descriptor, target] of view.targets) {
-    if (!target.startsWith(prefix)) continue;
-    const slot = parseSlotName(target.slice(prefix.length));
-    if (slot === undefined) continue;
-    if (lockspace.evidence === "shown" && descriptorFlock(pid, descriptor) === undefined) continue;
-    const lock = locks.get(slot.key) ?? { key: slot.key, slots: {} };
-    lock.slots[slot.slot] = descriptor;
-    locks.set(slot.key, lock);
+  for (const { key, slot, descriptor, locked } of slotsOpenIn(lockspace, pid, leadsTo)) {
+    if (lockspace.evidence === "shown" && !locked) continue;
+    const lock = locks.get(key) ?? { key, slots: {} };
+    lock.slots[slot] = descriptor;
+    locks.set(key, lock);
   }
   return [...locks.values()];
 }

@@ -3,6 +3,7 @@ import { writeThenRename } from "../files/atomic_write.ts";
 import { JsonFields, WrongShape } from "../files/json_shape.ts";
 import { isPresent } from "../files/presence.ts";
 import { lstatIfPresent, readRecordFile } from "../files/record_file.ts";
+import { type ProcessIdentity, readProcessIdentity } from "../process/process_identity.ts";
 import type { Lockspace } from "./lockspace.ts";
 
 /** What is kept about a key across all its holders. */
@@ -10,6 +11,17 @@ export interface KeyState {
   identity: string;
   /** How often the key was granted exclusively: the fencing token. */
   generation: number;
+  /** Who got the last of these grants; absent when nobody did, as after a `break`, or when that is not written down. */
+  lastGrant?: LastGrant;
+}
+
+/** Who was granted a key exclusively. It is part of the generation's file, so that the two cannot disagree. */
+export interface LastGrant {
+  guest: { uuid: string; name: string };
+  host: { id: string; name: string };
+  process: ProcessIdentity;
+  /** ISO 8601. */
+  since: string;
 }
 
 const STATE_VERSION = 1;
@@ -62,7 +74,12 @@ export function keyState(lockspace: Lockspace, key: string): KeyState | undefine
       try {
         const fields = new JsonFields(file.value);
         if (fields.count("version") !== STATE_VERSION) throw new WrongShape("its version is not known here");
-        const state = { identity: fields.text("identity"), generation: fields.count("generation") };
+        const lastGrant = readLastGrant(fields);
+        const state: KeyState = {
+          identity: fields.text("identity"),
+          generation: fields.count("generation"),
+          ...(lastGrant === undefined ? {} : { lastGrant }),
+        };
         if (state.generation === Number.MAX_SAFE_INTEGER) throw new WrongShape("its generation cannot grow");
         return state;
       } catch (error) {
@@ -70,6 +87,18 @@ export function keyState(lockspace: Lockspace, key: string): KeyState | undefine
         throw error;
       }
   }
+}
+
+function readLastGrant(state: JsonFields): LastGrant | undefined {
+  if (state.get("lastGrant", (_value): _value is unknown => true, "") === undefined) return undefined;
+  const fields = state.object("lastGrant");
+  const [guest, host] = [fields.object("guest"), fields.object("host")];
+  return {
+    guest: { uuid: guest.text("uuid"), name: guest.text("name") },
+    host: { id: host.text("id"), name: host.text("name") },
+    process: readProcessIdentity(fields.get("process", (_value): _value is unknown => true, "a process")),
+    since: fields.text("since"),
+  };
 }
 
 function statePath(lockspace: Lockspace, key: string): string {

@@ -1,40 +1,72 @@
-import type { NotedGuest, OnLockFailure } from "../driver/contract.ts";
+import type { GrantedKey, NotedGuest, OnLockFailure } from "../driver/contract.ts";
 import { identity } from "../identity/key.ts";
 import { leaseIdentity } from "../identity/resource.ts";
-import { isPresent } from "../files/presence.ts";
-import { type HolderNote, type NotedResource, notePath, readNotes } from "./holder_note.ts";
+import { closeFile, eachEntry, openForReading } from "../libc/proc_files.ts";
+import { type HolderNote, type NotedResource, readNoteOf, readNotes } from "./holder_note.ts";
 import type { Lockspace } from "./lockspace.ts";
+
+/** Notes of one guest by the keys that they lie beside. */
+type NotesByKey = Map<string, HolderNote>;
 
 /**
  * The guests of a host that left notes beside some keys. What a guest released has no notes any more, although the
  * notes of what it took together with that still name it.
  */
 export function notedGuests(lockspace: Lockspace, keys: readonly string[], hostId: string): NotedGuest[] {
-  const notes = new Map<string, HolderNote[]>();
+  const guests = new Map<string, NotesByKey>();
   for (const key of keys) {
     for (const file of readNotes(lockspace, key)) {
       if (file.kind === "damaged" || file.note.host.id !== hostId) continue;
       const { uuid } = file.note.guest;
-      notes.set(uuid, [...notes.get(uuid) ?? [], file.note]);
+      guests.set(uuid, (guests.get(uuid) ?? new Map()).set(key, file.note));
     }
   }
-  return [...notes.values()].map((each) => guestOf(lockspace, each, hostId));
+  addFurtherNotes(lockspace, hostId, guests);
+  return [...guests.values()].map(guestOf);
 }
 
-function guestOf(lockspace: Lockspace, notes: readonly HolderNote[], hostId: string): NotedGuest {
-  const newest = [...notes].sort((one, other) => one.since < other.since ? 1 : -1)[0]!;
+/** Notes of the same guests beside other keys: what they have lost the lock on is among them. One pass over all keys. */
+function addFurtherNotes(lockspace: Lockspace, hostId: string, guests: Map<string, NotesByKey>): void {
+  if (guests.size === 0) return;
+  for (const directory of namesIn(lockspace.path)) {
+    const key = /^([0-9a-f]{64})\.d$/.exec(directory)?.[1];
+    if (key === undefined) continue;
+    for (const name of namesIn(`${lockspace.path}/${directory}`)) {
+      const uuid = name.startsWith(`${hostId}.`) && name.endsWith(".json") ? name.slice(-41, -5) : "";
+      const notes = guests.get(uuid);
+      if (notes === undefined || notes.has(key)) continue;
+      const note = readNoteOf(lockspace, key, { hostId, uuid });
+      if (note !== undefined) notes.set(key, note);
+    }
+  }
+}
+
+function namesIn(path: string): string[] {
+  const names: string[] = [];
+  const directory = openForReading(path);
+  if (directory < 0) return names;
+  try {
+    eachEntry(directory, (name) => names.push(name));
+  } finally {
+    closeFile(directory);
+  }
+  return names;
+}
+
+function guestOf(notes: NotesByKey): NotedGuest {
+  const newest = [...notes.values()].sort((one, other) => one.since < other.since ? 1 : -1)[0]!;
   const { uuid } = newest.guest;
   const lease = identity(leaseIdentity("guest", uuid)).key;
   const resources = new Map<string, NotedResource>();
-  for (const { resources: noted } of notes) {
+  for (const { resources: noted } of notes.values()) {
     for (const resource of noted) {
       if (resource.keys.includes(lease)) continue;
       resources.set(`${resource.type} ${resource.name}`, resource);
     }
   }
-  const isNoted = ({ keys }: NotedResource) =>
-    keys.every((key) => isPresent(notePath(lockspace, key, hostId, uuid)));
+  const isNoted = ({ keys }: NotedResource) => keys.every((key) => notes.has(key));
   const all = [...resources.values()];
+  const grants = [...notes].flatMap(([key, note]) => note.grants?.find((grant) => grant.key === key) ?? []);
   return {
     guest: {
       ...newest.guest,
@@ -46,6 +78,7 @@ function guestOf(lockspace: Lockspace, notes: readonly HolderNote[], hostId: str
     leaseKeys: [lease],
     resources: all.filter(isNoted),
     withoutNotes: all.filter((resource) => !isNoted(resource)).map(({ type, name }) => ({ type, name })),
+    ...(grants.length === 0 ? {} : { grants: grants satisfies GrantedKey[] }),
   };
 }
 

@@ -1,5 +1,6 @@
 import type { Driver, Guest, ResolvedResource } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import { sendSignal } from "../process/ending.ts";
 import { commandLine, identifyProcess, lifeOf, type ProcessIdentity } from "../process/process_identity.ts";
 import type { GuestRecord } from "./guest_record.ts";
@@ -63,7 +64,7 @@ export async function adoptGuest(
 ): Promise<GuestRecord> {
   const result = await driver.adopt(guest, process, resources);
   if (result.outcome === "refused") throw lockedError(result.refusal);
-  const { carrier, leaseKeys } = result;
+  const { carrier, leaseKeys, grants } = result;
   const own = { ...process, kind: "guest", locks: [] } as const;
   const record: GuestRecord = {
     ...guest,
@@ -79,9 +80,11 @@ export async function adoptGuest(
       access: resource.access,
       keys: driver.keysOf(resource),
     })),
+    grants: grants ?? [],
     givenUp: [],
     command: commandLine(process.pid),
   };
+  failpoint("adopt.carried");
   try {
     store.claim(record);
   } catch (error) {

@@ -1,16 +1,14 @@
-import type { CarriedLock, Driver, Holding, Known, LockEvidence, NotedGuest } from "../driver/contract.ts";
+import type { Driver, Known, LockEvidence, NotedGuest } from "../driver/contract.ts";
+import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import { commandLine, type Life, lifeOf } from "../process/process_identity.ts";
-import {
-  followFork,
-  isHolderOf,
-  recordFromNotes,
-  unrecordedKeys,
-  type Whereabouts,
-  whereabouts,
-} from "./attach_plan.ts";
+import { followFork, recordFromNotes, unrecordedKeys, type Whereabouts, whereabouts } from "./attach_plan.ts";
 import type { GuestRecord, RecordedResource } from "./guest_record.ts";
-import type { GuestStore } from "./guest_store.ts";
+import type { GuestStore, RecordEntry } from "./guest_store.ts";
+import { HeldLocks, isAsRecorded, provenBy } from "./held_locks.ts";
 import { claimsOf, lostResources } from "./lost_locks.ts";
+import { type GuestUnderRepair, mendGuest, type MendingContext } from "./mend_guest.ts";
+import type { Obstacle } from "./obstacle.ts";
 
 /** A guest as attaching found it. */
 export interface AttachedGuest {
@@ -21,8 +19,18 @@ export interface AttachedGuest {
   warnings: string[];
   /** Resources whose locks the kernel does not show any more. */
   lost: RecordedResource[];
+  /** Why they could not be taken again. */
+  obstacle?: Obstacle;
   /** Whether the guest holds its locks; null where the kernel does not show them. */
   locked: Known;
+  /** Why the guest could not be dealt with; the others were. */
+  fault?: LockvisorError;
+}
+
+/** A guest that attaching may be meant for. */
+export interface AttachCandidate {
+  uuid: string;
+  name: string;
 }
 
 /** What attaching works with. */
@@ -31,72 +39,152 @@ export interface AttachContext {
   hostId: string;
   /** The drivers in use, by name; each is asked for its locks once. */
   drivers: ReadonlyMap<string, Driver>;
+  /** The records, if they have been read just now. */
+  entries?: readonly RecordEntry[];
+  /** Which of the guests are meant; default: all. What it throws leaves everything as it is. */
+  choose?: <Candidate extends AttachCandidate>(candidates: Candidate[]) => Candidate[];
 }
+
+/** A guest that was found, and what is to be done about it. */
+type Finding =
+  & AttachCandidate
+  & MendingContext
+  & { plugin: string }
+  & (
+    /** The record agrees with the kernel. */
+    | { kind: "well"; record: GuestRecord }
+    | { kind: "recorded"; record: GuestRecord }
+    | { kind: "noted"; noted: NotedGuest }
+  );
 
 /**
  * Compares every guest of this host with the kernel and mends what its records tell wrong: lost and damaged records
- * are made again from notes, a guest that forked is followed, a hotplug that was cut off is finished, and records of
- * guests that are gone are taken away. Takes and releases no lock.
+ * are made again from notes, a guest that forked is followed, what was cut off is finished, lost locks are taken again
+ * that nobody had in between, and records of guests that are gone are taken away. A guest whose record agrees with the
+ * kernel is not looked at twice.
  */
 export async function attachGuests(context: AttachContext): Promise<AttachedGuest[]> {
-  const { store, drivers } = context;
-  const guests = new Map<string, AttachedGuest>();
-  for (const [plugin, driver] of drivers) {
-    const holdings = driver.holdings();
-    for (const entry of store.list()) {
-      if (entry.kind === "damaged" || entry.record.plugin !== plugin) continue;
-      const guest = await store.withGuest(
-        entry.record.uuid,
-        () => Promise.resolve(attachRecorded(store, entry.record.uuid, { driver, holdings })),
-      );
-      if (guest !== undefined) guests.set(guest.record.uuid, guest);
-    }
-    const keys = unrecordedKeys(holdings, [...guests.values()].map(({ record }) => record));
-    for (const noted of driver.notedGuests(keys)) {
-      const { uuid } = noted.guest;
-      const known = guests.get(uuid);
-      const guest = await store.withGuest(uuid, () =>
-        Promise.resolve(
-          known === undefined
-            ? restoreRecord(context, plugin, { driver, noted, holdings })
-            : finishHotplug(store, { driver, known, noted, holdings }),
-        ));
-      if (guest !== undefined) guests.set(uuid, guest);
-    }
-  }
-  return [...drivers].flatMap(([plugin, driver]) =>
-    withEvidence(driver, [...guests.values()].filter(({ record }) => record.plugin === plugin))
+  const entries = context.entries ?? context.store.list();
+  const findings = [...context.drivers].flatMap(([plugin, driver]) =>
+    findGuests(context, entries, { plugin, driver })
   );
+  const chosen = (context.choose ?? ((all) => all))(findings);
+  const attached: AttachedGuest[] = [];
+  for (const finding of chosen) {
+    const guest = finding.kind === "well" ? asRecorded(finding) : await attend(context, finding);
+    if (guest !== undefined) attached.push(guest);
+  }
+  return attached;
 }
 
-function found(record: GuestRecord, repairs: string[] = [], warnings: string[] = []): AttachedGuest {
-  return { record, repairs, warnings, lost: [], locked: null };
+/** All guests of a driver that live, by their records and by what the kernel shows beside those. */
+function findGuests(
+  { store }: AttachContext,
+  entries: readonly RecordEntry[],
+  { plugin, driver }: { plugin: string; driver: Driver },
+): Finding[] {
+  const seen = new HeldLocks(driver.holdings());
+  const mending = { store, driver, seen, plugin };
+  const records = entries.flatMap((entry) =>
+    entry.kind === "record" && entry.record.plugin === plugin ? [entry.record] : []
+  );
+  const leases = once(() => driver.isHeld(records.filter(isDead).flatMap(({ leaseKeys }) => leaseKeys)));
+  const recorded = records.flatMap((record): Finding[] => {
+    const { uuid, name, carriers: [process] } = record;
+    if (seen.of(process) !== undefined || lifeOf(process) === "alive") {
+      const kind = isAsRecorded(record, seen) ? "well" : "recorded";
+      return [{ ...mending, uuid, name, kind, record }];
+    }
+    // One question for all guests that have ended: mostly none of them has left its lease to a child.
+    const isFree = isDead(record) && leases() === false;
+    if (isFree || find(record.carriers[0], record.leaseKeys, mending).kind === "gone") {
+      failpoint("attach.gone");
+      store.remove(record);
+      return [];
+    }
+    return [{ ...mending, uuid, name, kind: "recorded", record }];
+  });
+  const known = new Set(records.map(({ uuid }) => uuid));
+  const noted = driver.notedGuests(unrecordedKeys(seen.holdings, records))
+    .filter(({ guest }) => !known.has(guest.uuid))
+    .filter(({ process, leaseKeys }) => ["same", "forked"].includes(find(process, leaseKeys, mending).kind))
+    .map((each): Finding => ({
+      ...mending,
+      uuid: each.guest.uuid,
+      name: each.guest.name,
+      kind: "noted",
+      noted: each,
+    }));
+  return [...recorded, ...noted];
 }
 
-function attachRecorded(
-  store: GuestStore,
-  uuid: string,
-  { driver, holdings }: HostLocks,
-): AttachedGuest | undefined {
+function isDead({ carriers: [process] }: GuestRecord): boolean {
+  return lifeOf(process) === "dead";
+}
+
+function once<Value>(find: () => Value): () => Value {
+  let found: { value: Value } | undefined;
+  return () => (found ??= { value: find() }).value;
+}
+
+function find(
+  process: GuestRecord["carriers"][0] | NotedGuest["process"],
+  leaseKeys: readonly string[],
+  { driver, seen: { holdings } }: Pick<MendingContext, "driver" | "seen">,
+): Whereabouts {
+  const life: Life = lifeOf(process);
+  return whereabouts(life, leaseKeys, { holdings, leaseHeld: () => driver.isHeld(leaseKeys), lifeOf });
+}
+
+function asRecorded({ record, seen }: { record: GuestRecord; seen: HeldLocks }): AttachedGuest {
+  return { record, repairs: [], warnings: [], lost: [], locked: provenBy(record, seen) };
+}
+
+/** Deals with one guest while no other lockvisor works on it. A guest that cannot be dealt with stops nobody else. */
+async function attend(
+  context: AttachContext,
+  finding: Exclude<Finding, { kind: "well" }>,
+): Promise<AttachedGuest | undefined> {
+  const { store, driver } = finding;
+  // The record as far as it is known, for the report.
+  let found: GuestUnderRepair | undefined;
+  try {
+    return await store.withGuest(finding.uuid, async () => {
+      found = finding.kind === "noted" ? restoreRecord(context, finding) : followGuest(finding);
+      if (found === undefined) return undefined;
+      return withEvidence(driver, await mendGuest(finding, found));
+    });
+  } catch (error) {
+    if (!(error instanceof LockvisorError)) throw error;
+    const record = found?.record ??
+      (finding.kind === "recorded" ? finding.record : makeRecord(context, finding));
+    return { record, repairs: [], warnings: [], lost: [], locked: null, fault: error };
+  }
+}
+
+function followGuest(finding: Extract<Finding, { kind: "recorded" }>): GuestUnderRepair | undefined {
+  const { store, uuid } = finding;
   const entry = store.read(uuid); // again: another lockvisor may have worked on it until now
   if (entry?.kind !== "record") return undefined;
   const { record } = entry;
-  const where = find(lifeOf(record.carriers[0]), record.leaseKeys, { driver, holdings });
+  const [{ pid }] = record.carriers;
+  const where = find(record.carriers[0], record.leaseKeys, finding);
   switch (where.kind) {
     case "gone":
       store.remove(record);
       return undefined;
     case "hidden":
       return found(record, [], [
-        `its process ${record.carriers[0].pid} has ended, and who has its locks now cannot be seen from here`,
+        `its process ${pid} has ended, and who has its locks now cannot be seen from here`,
       ]);
     case "unseen":
-      return found(record, [], [`its process ${record.carriers[0].pid} is in another pid namespace`]);
+      return found(record, [], [`its process ${pid} is in another pid namespace`]);
     case "forked": {
-      const { pid } = where.heir.process;
+      failpoint("attach.following");
       const followed = store.update(record, (current) => followFork(current, where.heir, lifeOf));
+      failpoint("attach.followed");
       return found(followed, [
-        `followed it from process ${record.carriers[0].pid} to ${pid}, which it forked`,
+        `followed it from process ${pid} to ${where.heir.process.pid}, which it forked`,
       ]);
     }
     case "same":
@@ -104,99 +192,49 @@ function attachRecorded(
   }
 }
 
-/** A driver, and what the kernel showed of its locks at the beginning. */
-interface HostLocks {
-  driver: Driver;
-  holdings: readonly Holding[];
-}
+type NotedFinding = Extract<Finding, { kind: "noted" }>;
 
-function find(life: Life, leaseKeys: readonly string[], { driver, holdings }: HostLocks): Whereabouts {
-  return whereabouts(life, leaseKeys, { holdings, leaseHeld: () => driver.isHeld(leaseKeys), lifeOf });
-}
-
-interface Unrecorded extends HostLocks {
-  noted: NotedGuest;
-}
-
-function restoreRecord(
-  { store, hostId }: AttachContext,
-  plugin: string,
-  { driver, noted, holdings }: Unrecorded,
-): AttachedGuest | undefined {
-  if (store.read(noted.guest.uuid)?.kind === "record") return undefined; // it has started meanwhile
-  const where = find(lifeOf(noted.process), noted.leaseKeys, { driver, holdings });
-  if (where.kind !== "same" && where.kind !== "forked") return undefined;
-  const process = where.kind === "forked" ? where.heir.process : noted.process;
-  const command = commandLine(process.pid);
-  const record = recordFromNotes(noted, process, { holdings, hostId, plugin, command });
+function restoreRecord(context: AttachContext, finding: NotedFinding): GuestUnderRepair | undefined {
+  const { store, noted } = finding;
+  const entry = store.read(noted.guest.uuid);
+  if (entry?.kind === "record") return found(entry.record); // it has started meanwhile, or was made again
+  const record = makeRecord(context, finding);
+  failpoint("attach.restoring");
   store.claim(record);
-  const warnings = noted.withoutNotes.map(({ type, name }) =>
-    `${type} ${name} was given up by it before its record was lost; if it is paused and still has that ${type}, acquire it before it runs on`
-  );
+  failpoint("attach.restored");
+  const warnings = noted.grants !== undefined
+    ? []
+    : noted.withoutNotes.map(({ type, name }) =>
+      `${type} ${name} was given up by it before its record was lost; if it is paused and still has that ${type}, acquire it before it runs on`
+    );
   return found(record, ["made its record again from its notes"], warnings);
 }
 
-/** A hotplug that was cut off between its locks and its record: the locks stay, and the record learns of them. */
-function finishHotplug(
-  store: GuestStore,
-  { driver, known, noted, holdings }: Unrecorded & { known: AttachedGuest },
-): AttachedGuest | undefined {
-  const entry = store.read(noted.guest.uuid);
-  if (entry?.kind !== "record") return known;
-  const { record } = entry;
-  const missing = noted.resources.filter(({ type, name }) =>
-    !record.resources.some((own) => own.type === type && own.name === name)
-  );
-  const recorded = new Set(record.carriers.flatMap(({ locks }) => locks.map(({ key }) => key)));
-  const keys = new Set(missing.flatMap((resource) => resource.keys).filter((key) => !recorded.has(key)));
-  const [{ pid }] = record.carriers;
-  const carriers = holdings.flatMap((holding) => {
-    const { process, kind, locks } = holding;
-    const wanted = locks.filter(({ key }) => keys.has(key));
-    const isOwn = isHolderOf(pid, holding) || process.pid === pid;
-    if (wanted.length === 0 || !isOwn || !isHeldStill(driver, process.pid, wanted)) return [];
-    return [{ ...process, kind: kind === "holder" ? "holder" as const : "monitor" as const, locks: wanted }];
-  });
-  const held = new Set([...recorded, ...carriers.flatMap(({ locks }) => locks.map(({ key }) => key))]);
-  const finished = missing.filter((resource) => resource.keys.every((key) => held.has(key)));
-  if (carriers.length === 0 || finished.length === 0) return known;
-  const updated = store.update(record, (current) => ({
-    ...current,
-    carriers: [...current.carriers, ...carriers],
-    resources: [
-      ...current.resources,
-      ...finished.map(({ type, name, access, keys }) => ({ type, name, access, keys })),
-    ],
-  }));
-  const names = finished.map(({ type, name }) => `${type} ${name}`).join(", ");
-  return found(
-    updated,
-    [...known.repairs, `finished the acquire of ${names} that was cut off`],
-    known.warnings,
-  );
+function makeRecord({ hostId }: AttachContext, finding: NotedFinding): GuestRecord {
+  const { noted, plugin, seen: { holdings } } = finding;
+  const where = find(noted.process, noted.leaseKeys, finding);
+  const process = where.kind === "forked" ? where.heir.process : noted.process;
+  return recordFromNotes(noted, process, { holdings, hostId, plugin, command: commandLine(process.pid) });
 }
 
-function isHeldStill(driver: Driver, pid: number, locks: CarriedLock[]): boolean {
-  return driver.evidence([{ pid, kind: "guest", locks }]).flat().every(({ held }) => held !== false);
+function found(record: GuestRecord, repairs: string[] = [], warnings: string[] = []): GuestUnderRepair {
+  return { record, repairs, warnings };
 }
 
-/**
- * Whether the kernel shows each lock that the records name; one question for all guests. What a paused guest gave up
- * is not lost, and a guest that has ended meanwhile has lost nothing.
- */
-function withEvidence(driver: Driver, guests: readonly AttachedGuest[]): AttachedGuest[] {
-  const evidence = driver.evidence(guests.flatMap(({ record }) => claimsOf(record)));
-  let next = 0;
-  const judged = guests.map((guest) => {
-    const own = evidence.slice(next, next += guest.record.carriers.length).flat();
-    const lost = lostResources(guest.record, own);
-    return { ...guest, lost, locked: lockedOf(lost, own) };
-  });
-  return judged.filter(({ lost, record }) => lost.length === 0 || lifeOf(record.carriers[0]) !== "dead");
+/** What the kernel shows of the locks at the end. A guest that has ended meanwhile has lost nothing. */
+function withEvidence(driver: Driver, guest: GuestUnderRepair): AttachedGuest | undefined {
+  const evidence = driver.evidence(claimsOf(guest.record)).flat();
+  const lost = lostResources(guest.record, evidence);
+  if (lost.length === 0) {
+    const { obstacle: _, ...rest } = guest;
+    return { ...rest, lost, locked: lockedOf(evidence) };
+  }
+  if (lifeOf(guest.record.carriers[0]) === "dead") return undefined;
+  return { ...guest, lost, locked: false };
 }
 
 /** A guest of a driver without locks is not locked, and has lost nothing. */
-function lockedOf(lost: readonly RecordedResource[], evidence: readonly LockEvidence[]): Known {
-  if (lost.length > 0 || evidence.length === 0) return false;
+function lockedOf(evidence: readonly LockEvidence[]): Known {
+  if (evidence.length === 0) return false;
   return evidence.some(({ held }) => held === null) ? null : true;
 }

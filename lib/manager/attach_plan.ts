@@ -84,19 +84,17 @@ export function recordFromNotes(
     kind: "holder",
     locks: only(holder.locks),
   }));
-  const held = new Set(
-    [...only(own?.locks ?? []), ...carriers.flatMap(({ locks }) => locks)].map(({ key }) => key),
-  );
   return {
     ...noted.guest,
     plugin,
-    state: "running",
+    state: (noted.givenUp ?? []).length > 0 ? "paused" : "running",
     since: noted.since,
     hostId,
     carriers: [{ ...process, kind: "guest", locks: only(own?.locks ?? []) }, ...carriers],
-    leaseKeys: noted.leaseKeys.filter((key) => held.has(key)),
+    leaseKeys: [...noted.leaseKeys],
     resources: noted.resources.map(({ type, name, access, keys }) => ({ type, name, access, keys })),
-    givenUp: [],
+    grants: noted.grants ?? [],
+    givenUp: [...noted.givenUp ?? []],
     command,
   };
 }

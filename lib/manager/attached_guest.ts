@@ -1,4 +1,5 @@
 import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import { lifeOf } from "../process/process_identity.ts";
 import { attachGuests } from "./attach_guests.ts";
 import type { Driver } from "../driver/contract.ts";
@@ -62,7 +63,9 @@ export async function endGuest(
       `guest "${record.name}" (pid ${process.pid}) still runs and has its locks`,
     );
   }
+  failpoint("stop.ended");
   const held = await proveReleased(record, keysOfGuest(record), { store, driver });
+  failpoint("stop.proved");
   store.remove(record);
   return held;
 }

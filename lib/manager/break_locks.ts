@@ -1,5 +1,6 @@
 import type { DriverConfig } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import type { ResolvedResource } from "../identity/resource.ts";
 import { appendAudit, type AuditEntry } from "../lockspace/audit_log.ts";
 import { breakKey, keyFacts, keysNotedFor } from "../lockspace/break_key.ts";
@@ -7,6 +8,7 @@ import { type BreakVerdict, judgeBreak, type NotedHolder } from "../lockspace/br
 import { holdingsIn } from "../lockspace/holdings.ts";
 import { type Lockspace, openLockspace } from "../lockspace/lockspace.ts";
 import { commandName } from "../process/process_identity.ts";
+import { ambiguousName } from "./find_guest.ts";
 
 /** What is to be broken: a disk or a lease by its identities, or all that a guest has left notes about. */
 export type BreakTarget =
@@ -43,13 +45,14 @@ export async function breakLocks(
 ): Promise<BreakReport> {
   const lockspace = openLockspace(config.lockspace, config.effectiveUid, config.storage);
   const keys = keysOfTarget(lockspace, target);
-  const breakable = judge(lockspace, keys, { target: target.name, order, hostId: config.host.id });
+  const breakable = judge(lockspace, keys, { target, order, hostId: config.host.id });
   const warnings: string[] = [];
   if (breakable.length > 0) {
     const entry = auditEntry(config, { target: target.name, breakable, order });
     appendAudit(lockspace, entry); // before the locks: what is done is never unwritten
+    failpoint("break.audited");
     // Judged again: writing took a while, and a lock that is held by somebody else by now must not be broken.
-    const still = judge(lockspace, keys, { target: target.name, order, hostId: config.host.id });
+    const still = judge(lockspace, keys, { target, order, hostId: config.host.id });
     for (const { key, holders } of still) breakKey(lockspace, key, holders);
     warnings.push(...await tellJournal(entry));
   }
@@ -72,14 +75,25 @@ function keysOfTarget(lockspace: Lockspace, target: BreakTarget): string[] {
 function judge(
   lockspace: Lockspace,
   keys: readonly string[],
-  { target, order: { fenced }, hostId }: { target: string; order: BreakOrder; hostId: string },
+  { target, order: { fenced }, hostId }: { target: BreakTarget; order: BreakOrder; hostId: string },
 ): Breakable[] {
   const holdings = holdingsIn(lockspace);
-  return keys.flatMap((key): Breakable[] => {
-    const verdict = judgeBreak(keyFacts(lockspace, key, { hostId, holdings }), { hostId, fenced });
-    refuse(target, verdict);
+  const facts = keys.map((key) => ({ key, facts: keyFacts(lockspace, key, { hostId, holdings }) }));
+  if (target.kind === "guest") {
+    refuseAmbiguousName(target.name, facts.flatMap((each) => each.facts.holders));
+  }
+  return facts.flatMap(({ key, facts }): Breakable[] => {
+    const verdict = judgeBreak(facts, { hostId, fenced });
+    refuse(target.name, verdict);
     return verdict.kind === "breakable" ? [{ key, holders: verdict.holders }] : [];
   });
+}
+
+/** A name that two hosts gave to two guests means neither of them; which one is dead, only the operator knows. */
+function refuseAmbiguousName(name: string, holders: readonly NotedHolder[]): void {
+  const named = holders.filter(({ guest, life }) => guest.name === name && life !== "dead");
+  const uuids = new Set(named.map(({ guest }) => guest.uuid));
+  if (uuids.size > 1) throw ambiguousName(name, [...uuids].sort());
 }
 
 function refuse(target: string, verdict: BreakVerdict): void {

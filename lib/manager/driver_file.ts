@@ -1,22 +1,31 @@
 import type { DriverDefinition } from "../driver/contract.ts";
 import { fileError, LockvisorError } from "../errors.ts";
 import { absolutePath } from "../identity/absolute_path.ts";
+import { guarded } from "./driver_guard.ts";
 import type { FoundDriver } from "./registry.ts";
 
 /**
- * Loads a driver from a module of its own. What it imports is its own business: only the file itself and the folder it
- * is in are looked at, links followed.
+ * Loads a driver from a module of its own. The file, its folder and all folders above must be safe from others, links
+ * followed. What the module imports is its own business.
  * @throws {LockvisorError} `unavailable` when it is not there, cannot be loaded or is no driver, `permission` when
  * somebody else owns it or may write it
  */
 export async function driverInFile(path: string, effectiveUid: number): Promise<FoundDriver> {
   const file = canonical(absolutePath(path));
-  for (const place of [file, file.slice(0, file.lastIndexOf("/")) || "/"]) {
-    const fault = ownershipFault(Deno.statSync(place), effectiveUid);
+  if (!Deno.statSync(file).isFile) throw new LockvisorError("unavailable", `plugin ${path} is not a file`);
+  for (const [index, place] of placesTo(file).entries()) {
+    const kind = index < 2 ? "own" : "above";
+    const fault = ownershipFault(Deno.statSync(place), kind, effectiveUid);
     if (fault !== undefined) throw new LockvisorError("permission", `plugin ${path}: ${place} ${fault}`);
   }
   const definition = driverDefinition(path, await importModule(path, file));
-  return { definition, loadedAs: file };
+  return { definition: guarded(path, definition), loadedAs: file };
+}
+
+/** A file, the folder that it is in, and all folders above that one. */
+function placesTo(file: string): string[] {
+  const parts = file.split("/");
+  return parts.map((_, index) => parts.slice(0, parts.length - index).join("/") || "/");
 }
 
 /** Where a path leads, links followed, or the error that tells that it leads nowhere. */
@@ -31,16 +40,24 @@ function canonical(path: string): string {
   }
 }
 
-/** Why a file or folder with code that we are to run is not to be trusted; undefined for one that is. */
+/** Has only files and folders in it that may be made and renamed by their owners; inode(7), S_ISVTX. */
+const STICKY = 0o1000;
+
+/**
+ * Why a place on the way to code that we are to run is not to be trusted; undefined for one that is.
+ * @param kind `own`: the file or the folder it is in. In a folder `above` a sticky bit keeps others from exchanging
+ * what is not theirs
+ */
 export function ownershipFault(
   { uid, mode }: Pick<Deno.FileInfo, "uid" | "mode">,
+  kind: "own" | "above",
   effectiveUid: number,
 ): string | undefined {
   if (uid !== 0 && uid !== effectiveUid) {
     return `belongs to uid ${uid}, neither to root nor to uid ${effectiveUid}, who runs this`;
   }
   const permissions = (mode ?? 0o777) & 0o7777;
-  if ((permissions & 0o022) === 0) return undefined;
+  if ((permissions & 0o022) === 0 || (kind === "above" && (permissions & STICKY) !== 0)) return undefined;
   return `may be written by others (mode ${permissions.toString(8).padStart(4, "0")}); chmod go-w it`;
 }
 
@@ -78,6 +95,9 @@ function definitionFault(definition: unknown): string | undefined {
   }
   for (const ability of ["hotplug", "pause", "migration"]) {
     if (typeof capabilities[ability] !== "boolean") return `capability "${ability}" is not true or false`;
+  }
+  if (capabilities.hotplug === true && resources.length === 0) {
+    return `it declares "hotplug" and no resources`;
   }
   return migration === true ? `it declares "migration", which this version does not carry out` : undefined;
 }

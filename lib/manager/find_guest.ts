@@ -1,5 +1,5 @@
 import { LockvisorError } from "../errors.ts";
-import { lifeOf } from "../process/process_identity.ts";
+import { type Life, lifeOf } from "../process/process_identity.ts";
 import type { GuestRecord } from "./guest_record.ts";
 import type { GuestStore, RecordEntry } from "./guest_store.ts";
 
@@ -23,7 +23,8 @@ export function findGuestIfKnown(store: GuestStore, nameOrUuid: string): GuestRe
   const entries = store.list();
   const byUuid = entries.find((entry) => uuidOf(entry) === uuid);
   if (byUuid !== undefined) return intact(byUuid);
-  return theOneNamed(nameOrUuid, entries.flatMap((entry) => entry.kind === "record" ? [entry.record] : []));
+  const records = entries.flatMap((entry) => entry.kind === "record" ? [entry.record] : []);
+  return chooseGuest(nameOrUuid, records, ({ carriers }) => lifeOf(carriers[0]));
 }
 
 /**
@@ -54,16 +55,31 @@ function intact(entry: RecordEntry): GuestRecord {
   );
 }
 
-/** The record that a name means. @throws {LockvisorError} `data` when it fits several, naming their UUIDs */
-function theOneNamed(name: string, records: readonly GuestRecord[]): GuestRecord | undefined {
-  const named = records.filter((record) => record.name === name);
-  const living = named.filter((record) => lifeOf(record.carriers[0]) !== "dead");
+/**
+ * The guest that a UUID or a name means, if there is one. Of several with one name, those that may live are meant: the
+ * others are left-overs.
+ * @throws {LockvisorError} `data` when a name fits several, naming their UUIDs
+ */
+export function chooseGuest<Guest extends { uuid: string; name: string }>(
+  nameOrUuid: string,
+  guests: readonly Guest[],
+  lifeOfGuest: (guest: Guest) => Life,
+): Guest | undefined {
+  const byUuid = guests.find(({ uuid }) => uuid === nameOrUuid.toLowerCase());
+  if (byUuid !== undefined) return byUuid;
+  const named = guests.filter(({ name }) => name === nameOrUuid);
+  if (named.length <= 1) return named[0];
+  const living = named.filter((guest) => lifeOfGuest(guest) !== "dead");
   const candidates = living.length > 0 ? living : named;
-  if (candidates.length <= 1) return candidates[0];
-  const uuids = candidates.map(({ uuid }) => uuid);
-  throw new LockvisorError(
+  if (candidates.length === 1) return candidates[0];
+  throw ambiguousName(nameOrUuid, candidates.map(({ uuid }) => uuid));
+}
+
+/** A name that several guests have. */
+export function ambiguousName(name: string, uuids: readonly string[]): LockvisorError {
+  return new LockvisorError(
     "data",
-    `"${name}" is the name of ${candidates.length} guests (uuids ${
+    `"${name}" is the name of ${uuids.length} guests (uuids ${
       uuids.join(" and ")
     }); say which one by its UUID`,
     { details: { uuids } },

@@ -1,6 +1,14 @@
 import { type Access, isAccess } from "../access.ts";
-import type { CarriedLock, Carrier, GivenUpKey, OnLockFailure, ResourceType } from "../driver/contract.ts";
+import type {
+  CarriedLock,
+  Carrier,
+  GivenUpKey,
+  GrantedKey,
+  OnLockFailure,
+  ResourceType,
+} from "../driver/contract.ts";
 import { isCount, isText, JsonFields, WrongShape } from "../files/json_shape.ts";
+import { readGrant, readGrants } from "../lockspace/granted_key.ts";
 import { readProcessIdentity } from "../process/process_identity.ts";
 
 /** The states in a guest's life. */
@@ -30,6 +38,8 @@ export interface RecordedResource {
   name: string;
   access: Access;
   keys: string[];
+  /** A release is on its way, or was cut off: its locks may be gone, and nobody takes them again. */
+  leaving?: true;
 }
 
 /** What is written down about a guest: a hint for people and for finding things, never proof. */
@@ -45,6 +55,8 @@ export interface GuestRecord {
   /** Keys of the lease that the guest has on itself. */
   leaseKeys: string[];
   resources: RecordedResource[];
+  /** How its keys were granted. Records of older versions do not tell. */
+  grants?: readonly GrantedKey[];
   /** What a paused guest has given up until it resumes. */
   givenUp: GivenUpKey[];
   command: string[];
@@ -76,7 +88,8 @@ export function parseGuestRecord(value: unknown): GuestRecord {
     carriers: [first, ...others],
     leaseKeys: fields.list("leaseKeys", readKey),
     resources: fields.list("resources", readResource),
-    givenUp: fields.list("givenUp", readGivenUp),
+    grants: readGrants(fields),
+    givenUp: fields.list("givenUp", readGrant),
     command: fields.list("command", readText),
     qmp: fields.optionalText("qmp") ?? null,
     onLockFailure: fields.get("onLockFailure", isOnLockFailure, "pause, kill or ignore"),
@@ -97,14 +110,16 @@ function readText(value: unknown): string {
   return value;
 }
 
-function readKey(value: unknown): string {
+/** A key as records have it. @throws {WrongShape} */
+export function readKey(value: unknown): string {
   if (!isText(value) || !/^[0-9a-f]{64}$/.test(value)) {
     throw new WrongShape("a key is not 64 hexadecimal digits");
   }
   return value;
 }
 
-function readCarrier(value: unknown): Carrier {
+/** A carrier as records have it. @throws {WrongShape} naming the first field that is not as it should be */
+export function readCarrier(value: unknown): Carrier {
   const kind = new JsonFields(value, "a carrier").get("kind", isCarrierKind, "guest, monitor or holder");
   return {
     kind,
@@ -117,7 +132,8 @@ function isCarrierKind(value: unknown): value is Carrier["kind"] {
   return value === "guest" || value === "monitor" || value === "holder";
 }
 
-function readLock(value: unknown): CarriedLock {
+/** A lock of a carrier as records have it. @throws {WrongShape} */
+export function readLock(value: unknown): CarriedLock {
   const fields = new JsonFields(value, "a lock");
   const slots = fields.object("slots");
   const lock: CarriedLock = { key: readKey(fields.text("key")), slots: {} };
@@ -126,15 +142,6 @@ function readLock(value: unknown): CarriedLock {
     if (number !== undefined) lock.slots[slot] = number;
   }
   return lock;
-}
-
-function readGivenUp(value: unknown): GivenUpKey {
-  const fields = new JsonFields(value, "a given-up key");
-  return {
-    key: readKey(fields.text("key")),
-    mode: fields.get("mode", (mode) => mode === "exclusive" || mode === "shared", "exclusive or shared"),
-    generation: fields.count("generation"),
-  };
 }
 
 function isOptionalCount(value: unknown): value is number | undefined {
@@ -148,5 +155,19 @@ function readResource(value: unknown): RecordedResource {
     name: fields.text("name"),
     access: fields.get("access", isAccess, "an access"),
     keys: fields.list("keys", readKey),
+    ...(fields.get("leaving", isOptionalTrue, "true") === undefined ? {} : { leaving: true }),
   };
+}
+
+function isOptionalTrue(value: unknown): value is true | undefined {
+  return value === true || value === undefined;
+}
+
+/** The grants of a record after some of its keys were granted anew. */
+export function withGrants(
+  earlier: readonly GrantedKey[] | undefined,
+  later: readonly GrantedKey[] | undefined,
+): readonly GrantedKey[] {
+  const grants = new Map([...earlier ?? [], ...later ?? []].map((grant) => [grant.key, grant]));
+  return [...grants.values()];
 }

@@ -1,4 +1,5 @@
 import { fileError, LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import { flockError, isStillNamed, openLockFile } from "../files/lock_file.ts";
 import { directoryStatus, refuseUnsafeDirectory } from "../files/own_directory.ts";
 import { removeIfPresent, writeThenRename } from "../files/atomic_write.ts";
@@ -18,9 +19,11 @@ export type RecordEntry =
 export class GuestStore {
   readonly runtimeDir: string;
   readonly #directory: string;
+  readonly #effectiveUid: number;
 
-  constructor(runtimeDir: string) {
+  constructor(runtimeDir: string, effectiveUid: number = Deno.uid() ?? 0) {
     this.runtimeDir = runtimeDir;
+    this.#effectiveUid = effectiveUid;
     this.#directory = `${runtimeDir}/guests`;
   }
 
@@ -33,8 +36,16 @@ export class GuestStore {
     openOwnLock(this.#recordsLock).close();
   }
 
-  /** All records. The directory need not exist. */
+  /**
+   * All records. The directory need not exist.
+   * @throws {LockvisorError} `permission` when somebody else may have written them: what a record names is stopped
+   */
   list(): RecordEntry[] {
+    for (const directory of [this.runtimeDir, this.#directory]) {
+      const status = directoryStatus("runtime directory", directory);
+      if (status === undefined) return [];
+      refuseUnsafeDirectory("runtime directory", directory, status, this.#effectiveUid);
+    }
     let names: string[];
     try {
       names = Array.from(Deno.readDirSync(this.#directory), (entry) => entry.name);
@@ -77,6 +88,7 @@ export class GuestStore {
         if (entry?.kind === "record") refuseRival(entry.record, record);
       }
       writeThenRename(this.#file(record.uuid), formatGuestRecord(record), { replacing: "stale" });
+      failpoint("record.claimed");
       if (record.uuid !== byName) writeThenRename(this.#aliasFile(byName), record.uuid);
     });
   }
@@ -135,10 +147,12 @@ export class GuestStore {
     this.#exclusively(() => {
       const entry = this.read(record.uuid);
       if (entry?.kind !== "record" || !isSameStart(entry.record, record)) return;
-      removeIfPresent(this.#file(record.uuid));
-      removeIfPresent(`${this.#directory}/${record.uuid}.lock`);
+      // The record last: as long as it is there, whoever was cut off is followed by somebody who removes the rest.
       const byName = uuidOfName(record.name);
       if (this.#aliased(byName) === record.uuid) removeIfPresent(this.#aliasFile(byName));
+      removeIfPresent(`${this.#directory}/${record.uuid}.lock`);
+      failpoint("record.leaving");
+      removeIfPresent(this.#file(record.uuid));
     });
   }
 

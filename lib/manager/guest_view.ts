@@ -45,7 +45,7 @@ export function observeHost(
   driverOf: (plugin: string) => Driver | undefined,
 ): HostView {
   const damaged: HostView["damaged"] = [];
-  const living: GuestRecord[] = [];
+  const kept: { record: GuestRecord; state: GuestState }[] = [];
   for (const entry of entries) {
     if (entry.kind === "damaged") {
       damaged.push(entry);
@@ -56,19 +56,25 @@ export function observeHost(
     // Only a dead process asks for a look at the lease: a guest that forked lives on in its child.
     const leaseHeld = life === "dead" ? driverOf(record.plugin)?.isHeld(record.leaseKeys) ?? null : null;
     if (verdictOnRecord(life, leaseHeld) === "drop") store.remove(record);
-    else living.push(record);
+    else kept.push({ record, state: shownState(record, life, leaseHeld) });
   }
-  return { guests: living.map((record) => observeGuest(record, driverOf(record.plugin))), damaged };
+  const guests = kept.map(({ record, state }) => observeGuest(record, state, driverOf(record.plugin)));
+  return { guests, damaged };
 }
 
-function observeGuest(record: GuestRecord, driver: Driver | undefined): ObservedGuest {
+function observeGuest(record: GuestRecord, state: GuestState, driver: Driver | undefined): ObservedGuest {
   const claims = record.carriers.map(({ pid, kind, locks }) => ({ pid, kind, locks }));
-  const evidence = driver?.evidence(claims).flat() ?? [];
-  return { view: viewOf(record, evidence, shownState(record)), locks: countLocks(evidence) };
+  const evidence = driver?.evidence(claims).flat() ??
+    claims.flatMap(({ locks }) => locks.map(({ key }): LockEvidence => ({ key, held: null })));
+  return { view: viewOf(record, evidence, state), locks: countLocks(evidence) };
 }
 
-/** A record says `starting` until somebody looks: once the process is another program, the guest runs. */
-function shownState(record: GuestRecord): GuestState {
+/**
+ * A record says `starting` until somebody looks: once the process is another program, the guest runs. One whose process
+ * has ended is never said to run, unless a child that it forked is seen to have its lease.
+ */
+function shownState(record: GuestRecord, life: Life, leaseHeld: Known): GuestState {
+  if (life === "dead" && leaseHeld !== true) return "stopped";
   if (record.state !== "starting") return record.state;
   return isStillLockvisor(record.carriers[0].pid) ? "starting" : "running";
 }

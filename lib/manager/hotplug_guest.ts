@@ -1,28 +1,40 @@
-import type { Guest, ResolvedResource } from "../driver/contract.ts";
+import type { Guest, Holder, ResolvedResource } from "../driver/contract.ts";
+import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import { adoptableProcess, adoptedBefore, adoptGuest } from "./adopt_guest.ts";
+import { attachGuests } from "./attach_guests.ts";
 import { type AttachedContext, currentRecord, refuseLostLocks, runningGuest } from "./attached_record.ts";
-import type { GuestRecord, RecordedResource } from "./guest_record.ts";
-import {
-  type HotplugReport,
-  type HotplugStep,
-  keysToGiveUp,
-  planAttach,
-  planDetach,
-} from "./hotplug_plan.ts";
+import { finishRelease, markLeaving } from "./finish_release.ts";
+import { type GuestRecord, type RecordedResource, withGrants } from "./guest_record.ts";
+import { type HotplugReport, type HotplugStep, planAttach, planDetach } from "./hotplug_plan.ts";
 import { lockedError } from "./refusal.ts";
+
+/** A guest's record as a hotplug left it, and what was done about each resource. */
+export interface HotplugResult {
+  record: GuestRecord;
+  report: HotplugReport;
+}
 
 /**
  * Locks resources for a guest that runs, before a hotplug: all or none. What the guest has already with the same
  * access needs nothing.
  * @throws {LockvisorError} `locked`, or `data` for a disk that the guest has with another access
  */
-export async function plugResources(
+export function plugResources(
+  context: AttachedContext,
+  guest: GuestRecord,
+  resources: readonly ResolvedResource[],
+): Promise<HotplugResult> {
+  return orAfterAttach(context, guest.uuid, () => plugOnce(context, guest, resources));
+}
+
+async function plugOnce(
   { store, driver }: AttachedContext,
   guest: GuestRecord,
   resources: readonly ResolvedResource[],
-): Promise<HotplugReport> {
+): Promise<HotplugResult> {
   return await store.withGuest(guest.uuid, async () => {
-    const record = currentRecord(store, guest);
+    const { record } = await finishRelease({ store, driver }, currentRecord(store, guest));
     const steps = planAttach(record.resources, resources);
     const held = steps.flatMap((step) => step.kind === "held" ? [step.resource] : []);
     if (held.length > 0) {
@@ -31,7 +43,7 @@ export async function plugResources(
       refuseLostLocks(driver, record, recorded.filter(({ keys }) => keys.length > 0));
     }
     const wanted = steps.flatMap((step) => step.kind === "lock" ? [step.resource] : []);
-    if (wanted.length === 0) return { done: steps, warnings: [] };
+    if (wanted.length === 0) return { record, report: { done: steps, warnings: [] } };
     const result = await driver.plug(runningGuest(record), wanted);
     if (result.outcome === "refused") throw lockedError(result.refusal);
     const added = wanted.map((resource): RecordedResource => ({
@@ -40,13 +52,16 @@ export async function plugResources(
       access: resource.access,
       keys: driver.keysOf(resource),
     }));
-    const { carrier } = result;
-    store.update(record, (current) => ({
+    const { carrier, grants } = result;
+    failpoint("acquire.carried");
+    const updated = store.update(record, (current) => ({
       ...current,
       carriers: carrier.locks.length === 0 ? current.carriers : [...current.carriers, carrier],
       resources: [...current.resources, ...added],
+      grants: withGrants(current.grants, grants),
     }));
-    return { done: steps, warnings: [] };
+    failpoint("acquire.recorded");
+    return { record: updated, report: { done: steps, warnings: [] } };
   });
 }
 
@@ -55,14 +70,22 @@ export async function plugResources(
  * process it locks what is new.
  * @throws {LockvisorError} `locked` with the holder's name, `data` or `permission` for a process that cannot be adopted
  */
-export async function adoptProcess(
+export function adoptProcess(
+  context: AttachedContext,
+  adopted: { guest: Guest; pid: number },
+  resources: readonly ResolvedResource[],
+): Promise<{ record: GuestRecord; report: HotplugReport }> {
+  return orAfterAttach(context, adopted.guest.uuid, () => adoptOnce(context, adopted, resources));
+}
+
+async function adoptOnce(
   context: AttachedContext,
   { guest, pid }: { guest: Guest; pid: number },
   resources: readonly ResolvedResource[],
-): Promise<{ record: GuestRecord; report: HotplugReport }> {
+): Promise<HotplugResult> {
   const process = adoptableProcess(pid);
   const known = adoptedBefore(context.store, guest, process);
-  if (known !== undefined) return { record: known, report: await plugResources(context, known, resources) };
+  if (known !== undefined) return await plugResources(context, known, resources);
   const { plugin, hostId } = context;
   const record = await context.store.withGuest(
     guest.uuid,
@@ -80,7 +103,7 @@ export async function unplugResources(
   { store, driver }: AttachedContext,
   guest: GuestRecord,
   resources: readonly ResolvedResource[],
-): Promise<HotplugReport> {
+): Promise<HotplugResult> {
   return await store.withGuest(guest.uuid, async () => {
     const record = currentRecord(store, guest);
     const steps = planDetach(record.resources, resources);
@@ -90,22 +113,35 @@ export async function unplugResources(
         ? [`${step.resource.type} ${step.resource.name} is not held by guest "${record.name}"`]
         : []
     );
-    if (leaving.length === 0) return { done: steps, warnings };
-    const keys = keysToGiveUp(record, leaving);
-    const outcome = await driver.unplug(runningGuest(record), keys);
-    for (const key of outcome.missing) {
+    if (leaving.length === 0) return { record, report: { done: steps, warnings } };
+    const finished = await finishRelease({ store, driver }, markLeaving(store, record, leaving));
+    for (const key of finished.missing) {
       warnings.push(`key ${key} of guest "${record.name}" was not locked any more`);
     }
-    store.update(record, (current) => ({
-      ...current,
-      carriers: [outcome.carriers[0] ?? current.carriers[0], ...outcome.carriers.slice(1)],
-      resources: current.resources.filter((resource) => !leaving.some((one) => isSame(one, resource))),
-      givenUp: current.givenUp.filter(({ key }) => !keys.includes(key)),
-    }));
-    return { done: steps, warnings };
+    return { record: finished.record, report: { done: steps, warnings } };
   });
 }
 
-function isSame(one: RecordedResource, other: RecordedResource): boolean {
-  return one.type === other.type && one.name === other.name;
+/**
+ * A guest that is refused by its own locks was left so by an earlier call that was cut off before its record: attaching
+ * finishes that, and then it is tried once more.
+ */
+async function orAfterAttach<Result>(
+  { store, driver, plugin, hostId }: AttachedContext,
+  uuid: string,
+  attempt: () => Promise<Result>,
+): Promise<Result> {
+  try {
+    return await attempt();
+  } catch (error) {
+    if (!isRefusedByItself(error, uuid)) throw error;
+    await attachGuests({ store, hostId, drivers: new Map([[plugin, driver]]) });
+    return await attempt();
+  }
+}
+
+function isRefusedByItself(error: unknown, uuid: string): boolean {
+  if (!(error instanceof LockvisorError) || error.code !== "locked") return false;
+  const { holders } = error.details as { holders?: Holder[] };
+  return holders?.some((holder) => holder.uuid === uuid && holder.alive === true) ?? false;
 }

@@ -12,6 +12,7 @@ import { LockvisorError } from "../errors.ts";
 import { absolutePath } from "../identity/absolute_path.ts";
 import { resolveResource, type ResourceSpec } from "../identity/resource.ts";
 import { uuidOfName } from "../identity/key.ts";
+import { setOnExec } from "../libc/exec.ts";
 import { requireAbility } from "./abilities.ts";
 import type { GuestRecord } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
@@ -95,20 +96,23 @@ export class LockManager implements AsyncDisposable {
     this.#enter("acquireObject");
     const guest = this.#guest();
     this.#environment.store.prepare(this.#plugin.config.effectiveUid);
-    await this.#change(async () => {
+    await this.#during(async (become) => {
       const taken = await takeForStart(
         { ...this.#context(), command: this.#parameters.command ?? [] },
         guest,
         this.#resources,
       );
-      return { phase: "acquired", ...taken };
+      become({ phase: "acquired", ...taken });
     });
   }
 
   /** Makes the locks survive an exec of this process: the guest's program will hold them. */
   handOver(): void {
     this.#enter("handOver");
-    if (this.#phase.phase === "acquired") this.#phase.hold.makeInheritable();
+    if (this.#phase.phase !== "acquired") return;
+    for (const { slots } of this.#phase.hold.locks) {
+      for (const descriptor of Object.values(slots)) setOnExec(descriptor, "kept");
+    }
   }
 
   /**
@@ -124,10 +128,9 @@ export class LockManager implements AsyncDisposable {
       throw new LockvisorError("usage", `attach: the guest has no name; set the parameter "name" or "uuid"`);
     }
     const { attachGuest } = await import("./attached_guest.ts");
-    await this.#change(async () => ({
-      phase: "attached",
-      record: await attachGuest(this.#context(), wanted),
-    }));
+    await this.#during(async (become) => {
+      become({ phase: "attached", record: await attachGuest(this.#context(), wanted) });
+    });
   }
 
   /**
@@ -146,13 +149,11 @@ export class LockManager implements AsyncDisposable {
     requireAbility(this.#plugin, "hotplug", `adopt process ${pid}`);
     this.#environment.store.prepare(this.#plugin.config.effectiveUid);
     const { adoptProcess } = await import("./attached_guest.ts");
-    let report: HotplugReport = { done: [], warnings: [] };
-    await this.#change(async () => {
-      const adopted = await adoptProcess(this.#context(), { guest, pid }, this.#resources);
-      report = adopted.report;
-      return { phase: "attached", record: adopted.record };
+    return await this.#during(async (become) => {
+      const { report, record } = await adoptProcess(this.#context(), { guest, pid }, this.#resources);
+      become({ phase: "attached", record });
+      return report;
     });
-    return report;
   }
 
   /** The pid of the guest's process; our own for one that starts, since we become the guest. */
@@ -178,8 +179,12 @@ export class LockManager implements AsyncDisposable {
     const record = this.#record("acquireResource");
     requireAbility(this.#plugin, "hotplug", `lock more for guest "${record.name}"`);
     const resources = specs.map((spec) => this.#resolve("acquireResource", spec));
-    const { plugResources } = await import("./attached_guest.ts");
-    return await plugResources(this.#context(), record, resources);
+    return await this.#during(async (become) => {
+      const { plugResources } = await import("./attached_guest.ts");
+      const plugged = await plugResources(this.#context(), record, resources);
+      become({ phase: "attached", record: plugged.record });
+      return plugged.report;
+    });
   }
 
   /** Gives one resource of the guest that runs up, after it was unplugged; as {@linkcode releaseResources}. */
@@ -191,9 +196,13 @@ export class LockManager implements AsyncDisposable {
   async releaseResources(specs: readonly ResourceSpec[]): Promise<HotplugReport> {
     const record = this.#record("releaseResource");
     requireAbility(this.#plugin, "hotplug", `release locks of guest "${record.name}"`);
-    const { unplugResources } = await import("./attached_guest.ts");
     const resources = specs.map((spec) => this.#resolveForRelease(spec));
-    return await unplugResources(this.#context(), record, resources);
+    return await this.#during(async (become) => {
+      const { unplugResources } = await import("./attached_guest.ts");
+      const unplugged = await unplugResources(this.#context(), record, resources);
+      become({ phase: "attached", record: unplugged.record });
+      return unplugged.report;
+    });
   }
 
   /**
@@ -204,10 +213,12 @@ export class LockManager implements AsyncDisposable {
   async pause(locks: LocksWhilePaused): Promise<string> {
     const record = this.#record("pause");
     requireAbility(this.#plugin, "pause", `pause guest "${record.name}"`);
-    const { formatState, pauseGuest } = await import("./attached_guest.ts");
-    const paused = await pauseGuest(this.#context(), record, locks);
-    this.#phase = { phase: "attached", record: paused };
-    return formatState(paused);
+    return await this.#during(async (become) => {
+      const { formatState, pauseGuest } = await import("./attached_guest.ts");
+      const paused = await pauseGuest(this.#context(), record, locks);
+      become({ phase: "attached", record: paused });
+      return formatState(paused);
+    });
   }
 
   /**
@@ -219,16 +230,21 @@ export class LockManager implements AsyncDisposable {
   async resume({ changes, state }: { changes: "refuse" | "accept"; state?: string }): Promise<void> {
     const record = this.#record("resume");
     requireAbility(this.#plugin, "pause", `resume guest "${record.name}"`);
-    const { resumeGuest } = await import("./attached_guest.ts");
-    const resumed = await resumeGuest(this.#context(), record, { changes, state });
-    this.#phase = { phase: "attached", record: resumed };
+    await this.#during(async (become) => {
+      const { resumeGuest } = await import("./attached_guest.ts");
+      const resumed = await resumeGuest(this.#context(), record, { changes, state });
+      become({ phase: "attached", record: resumed });
+    });
   }
 
   /** The state of the guest's locks as text, those that a pause has given up included: keys, modes, generations. */
   async inquire(): Promise<string> {
     const record = this.#record("inquire");
-    const { inquireGuest } = await import("./attached_guest.ts");
-    return await inquireGuest(this.#context(), record);
+    requireAbility(this.#plugin, "pause", `tell the state of the locks of guest "${record.name}"`);
+    return await this.#during(async () => {
+      const { inquireGuest } = await import("./attached_guest.ts");
+      return await inquireGuest(this.#context(), record);
+    });
   }
 
   /** Prepares the guest to leave for another host. @throws {LockvisorError} `unavailable` */
@@ -274,13 +290,15 @@ export class LockManager implements AsyncDisposable {
   async shutdown(): Promise<void> {
     this.#enter("shutdown");
     const phase = this.#phase;
-    if (phase.phase === "acquired") {
-      this.#giveBack(phase);
-    } else if (phase.phase === "attached") {
-      const { endGuest } = await import("./attached_guest.ts");
-      await endGuest(this.#context(), phase.record);
-    }
-    this.#phase = { phase: "shut-down" };
+    await this.#during(async (become) => {
+      if (phase.phase === "acquired") {
+        this.#giveBack(phase);
+      } else if (phase.phase === "attached") {
+        const { endGuest } = await import("./attached_guest.ts");
+        await endGuest(this.#context(), phase.record);
+      }
+      become({ phase: "shut-down" });
+    });
   }
 
   /** Ends the manager. Locks that are still in this process are given back; a guest that runs keeps its own. */
@@ -301,13 +319,17 @@ export class LockManager implements AsyncDisposable {
     hold.giveBack();
   }
 
-  /** Goes to another phase; while that is on its way no other call is possible, and if it fails nothing has changed. */
-  async #change(step: () => Promise<Phase>): Promise<void> {
-    this.#phase = { phase: "acquiring" };
+  /**
+   * Carries out a call that takes time. Until its end no other call is possible, and it ends in the phase that it
+   * became; if it fails, in the one before.
+   */
+  async #during<Result>(step: (become: (phase: Phase) => void) => Promise<Result>): Promise<Result> {
+    let next = this.#phase;
+    this.#phase = { phase: "busy" };
     try {
-      this.#phase = await step();
+      return await step((phase) => next = phase);
     } finally {
-      if (this.#phase.phase === "acquiring") this.#phase = { phase: "open" };
+      this.#phase = next;
     }
   }
 
@@ -368,6 +390,7 @@ export class LockManager implements AsyncDisposable {
       ...(cwd === undefined ? {} : { cwd }),
     });
   }
+
   /** A disk that was deleted after its unplug is still known by its name. */
   #resolveForRelease(spec: ResourceSpec): ResolvedResource {
     try {

@@ -14,19 +14,35 @@ export function unlockedResources(
   resources: readonly RecordedResource[],
   evidence: readonly LockEvidence[],
 ): RecordedResource[] {
-  const held = new Map<string, LockEvidence["held"]>();
-  for (const each of evidence) if (held.get(each.key) !== true) held.set(each.key, each.held);
-  return resources.filter(({ keys }) => keys.some((key) => !held.has(key) || held.get(key) === false));
+  return resources.filter(({ leaving, keys }) => !leaving && unheldKeys(keys, evidence).length > 0);
+}
+
+/** The keys that the kernel does not show as held: each slot by one carrier or another. */
+export function unheldKeys(keys: readonly string[], evidence: readonly LockEvidence[]): string[] {
+  const held = new Map<string, Map<string, LockEvidence["held"]>>();
+  for (const each of evidence) {
+    const slots = held.get(each.key) ?? new Map<string, LockEvidence["held"]>();
+    held.set(each.key, slots);
+    for (const [slot, shown] of Object.entries(each.slots ?? { both: each.held })) {
+      if (slots.get(slot) !== true) slots.set(slot, shown);
+    }
+  }
+  return keys.filter((key) => {
+    const slots = held.get(key);
+    return slots === undefined || slots.size === 0 || [...slots.values()].includes(false);
+  });
 }
 
 /** What a guest has lost: the lease on itself counts, and what a pause gave up does not. */
 export function lostResources(record: GuestRecord, evidence: readonly LockEvidence[]): RecordedResource[] {
   const givenUp = new Set(record.givenUp.map(({ key }) => key));
-  return unlockedResources([...ownLease(record), ...record.resources], evidence)
-    .filter(({ keys }) => !keys.every((key) => givenUp.has(key)));
+  return [...ownLease(record), ...record.resources].filter(({ leaving, keys }) =>
+    !leaving && unheldKeys(keys.filter((key) => !givenUp.has(key)), evidence).length > 0
+  );
 }
 
-function ownLease({ uuid, leaseKeys }: GuestRecord): RecordedResource[] {
+/** The lease of a guest on itself as a resource. */
+export function ownLease({ uuid, leaseKeys }: GuestRecord): RecordedResource[] {
   if (leaseKeys.length === 0) return [];
   return [{ type: "lease", name: `guest:${uuid}`, access: "exclusive", keys: leaseKeys }];
 }

@@ -9,7 +9,7 @@ export type ManagerMode = "start" | "attach" | "migrate";
 export type Phase =
   | { phase: "open" }
   /** A call is on its way. */
-  | { phase: "acquiring" }
+  | { phase: "busy" }
   /** The guest's locks are in this process. */
   | { phase: "acquired"; hold: Hold; record: GuestRecord }
   /** The guest runs, and its locks are with it. */

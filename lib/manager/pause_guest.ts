@@ -1,7 +1,9 @@
-import type { GivenUpKey, TakeBackOutcome } from "../driver/contract.ts";
+import type { GivenUpKey, GrantedKey, TakeBackOutcome } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import { type AttachedContext, currentRecord, refuseLostLocks, runningGuest } from "./attached_record.ts";
-import type { GuestRecord } from "./guest_record.ts";
+import { finishRelease } from "./finish_release.ts";
+import { type GuestRecord, withGrants } from "./guest_record.ts";
 import { keysToGiveUp } from "./hotplug_plan.ts";
 import { formatLockState, parseLockState } from "./lock_state.ts";
 import { startProcessors, stopProcessors } from "./processors.ts";
@@ -25,20 +27,34 @@ export async function pauseGuest(
   locks: LocksWhilePaused,
 ): Promise<GuestRecord> {
   return await store.withGuest(guest.uuid, async () => {
-    const record = currentRecord(store, guest);
+    const { record } = await finishRelease({ store, driver }, currentRecord(store, guest));
     await stopProcessors(record, "leave");
-    if (locks === "kept" || record.givenUp.length > 0) {
-      return store.update(record, (current) => ({ ...current, state: "paused" }));
-    }
-    // Written before the first lock goes: whoever resumes after a crash takes back what is still held as well.
-    let paused = record;
-    await driver.giveUp(runningGuest(record), keysToGiveUp(record, record.resources), (givenUp) => {
-      paused = store.update(record, (current) => ({ ...current, state: "paused", givenUp }));
-    });
-    return paused.state === "paused"
-      ? paused
-      : store.update(record, (current) => ({ ...current, state: "paused" }));
+    failpoint("pause.stopped");
+    if (locks === "kept") return store.update(record, (current) => ({ ...current, state: "paused" }));
+    return await giveUpLocks({ store, driver }, record);
   });
+}
+
+/** Gives up what a guest that is paused still has of its resources. May be done again after it was cut off anywhere. */
+export async function giveUpLocks(
+  { store, driver }: Pick<AttachedContext, "store" | "driver">,
+  record: GuestRecord,
+): Promise<GuestRecord> {
+  // Written before the first lock goes: whoever resumes after a crash takes back what is still held as well.
+  let paused = record;
+  await driver.giveUp(runningGuest(record), keysToGiveUp(record, record.resources), (givenUp) => {
+    // What an earlier pause wrote stays: a resume that was refused and cut off has found a later generation.
+    const earlier = record.givenUp.filter(({ key }) => givenUp.some((each) => each.key === key));
+    paused = store.update(record, (current) => ({
+      ...current,
+      state: "paused",
+      givenUp: [...withGrants(givenUp, earlier)],
+    }));
+  });
+  failpoint("pause.unnoted");
+  return paused.state === "paused"
+    ? paused
+    : store.update(record, (current) => ({ ...current, state: "paused" }));
 }
 
 /**
@@ -52,15 +68,23 @@ export async function resumeGuest(
 ): Promise<GuestRecord> {
   const told = state === undefined ? [] : parseLockState(state);
   return await store.withGuest(guest.uuid, async () => {
-    const record = currentRecord(store, guest);
+    const { record } = await finishRelease({ store, driver }, currentRecord(store, guest));
     const givenUp = givenUpKeys(record, told);
+    let grants: readonly GrantedKey[] | undefined;
     if (givenUp.length > 0) {
       const result = await driver.takeBack(runningGuest(record), givenUp, changes);
       if (result.outcome !== "taken") throw takeBackError(record, result);
+      grants = result.grants;
     }
-    const locked = store.update(record, (current) => ({ ...current, givenUp: [] }));
+    const locked = store.update(record, (current) => ({
+      ...current,
+      grants: withGrants(current.grants, grants),
+      givenUp: [],
+    }));
+    failpoint("resume.recorded");
     refuseLostLocks(driver, locked, locked.resources.filter(({ keys }) => keys.length > 0));
     await startProcessors(locked);
+    failpoint("resume.continued");
     return store.update(locked, (current) => ({ ...current, state: "running" }));
   });
 }

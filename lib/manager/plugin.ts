@@ -1,6 +1,7 @@
 import type { Driver, DriverCapabilities, DriverConfig, DriverDefinition } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
 import { requireAbility } from "./abilities.ts";
+import { completeDriver } from "./complete_driver.ts";
 import { LockManager, type ManagerOptions } from "./lock_manager.ts";
 import type { ManagerMode } from "./manager_phase.ts";
 import { findDriver } from "./registry.ts";
@@ -11,21 +12,17 @@ export class Plugin {
   readonly name: string;
   readonly capabilities: DriverCapabilities;
   readonly config: DriverConfig;
-  readonly #definition: DriverDefinition;
+  /** The driver itself, for what concerns a whole host: what is locked, and by whom. */
+  readonly driver: Driver;
   readonly #managers = new Set<LockManager>();
-  #driver: Driver | undefined;
   #state: "loaded" | "unloaded" = "loaded";
 
+  /** @throws {LockvisorError} `unavailable` for a driver that lacks a method of what it declares */
   constructor(definition: DriverDefinition, config: DriverConfig, name: string = definition.name) {
     this.name = name;
     this.capabilities = definition.capabilities;
     this.config = config;
-    this.#definition = definition;
-  }
-
-  /** The driver itself, for what concerns a whole host: what is locked, and by whom. */
-  get driver(): Driver {
-    return this.#driver ??= this.#definition.create(this.config);
+    this.driver = completeDriver(this, definition.create(config));
   }
 
   /**

@@ -20,20 +20,24 @@ export class PluginSet {
     return plugin;
   }
 
-  /**
-   * The drivers of this host by the names they are loaded by: the built-in ones, and those that guests' records name.
-   * One that is not to be had any more is missing.
-   */
-  async inUse(entries: readonly RecordEntry[]): Promise<Map<string, Driver>> {
+  /** The drivers of this host: the built-in ones, and those that guests' records name. */
+  async inUse(entries: readonly RecordEntry[]): Promise<DriversInUse> {
     const recorded = entries.flatMap((entry) => entry.kind === "record" ? [entry.record.plugin] : []);
-    const drivers = new Map<string, Driver>();
+    const found: DriversInUse = { drivers: new Map(), missing: new Map() };
     for (const name of new Set([...driverNames(), ...recorded])) {
       try {
-        drivers.set(name, (await this.load(name)).driver);
+        found.drivers.set(name, (await this.load(name)).driver);
       } catch (error) {
         if (!(error instanceof LockvisorError)) throw error;
+        found.missing.set(name, error.message);
       }
     }
-    return drivers;
+    return found;
   }
+}
+
+/** Drivers by the names that they are loaded by, and those that are not to be had any more, each with the reason. */
+export interface DriversInUse {
+  drivers: Map<string, Driver>;
+  missing: Map<string, string>;
 }

@@ -1,5 +1,6 @@
 import type { Driver } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import { sendSignal, waitForEnd } from "../process/ending.ts";
 import { lifeOf } from "../process/process_identity.ts";
 import type { AttachedGuest } from "./attach_guests.ts";
@@ -43,6 +44,7 @@ export async function settleLostLocks(
     const noted = noteState(means.store, record, lost.length > 0 ? "lost" : "held");
     if (noted === undefined) return undefined;
     const locked = lost.length > 0 ? false : guest.lost.length > 0 ? true : guest.locked;
+    failpoint("attach.lost-noted");
     const fate = lost.length === 0 ? "left" : await act(noted, means);
     return { ...guest, record: noted, lost, locked, fate };
   });
@@ -51,6 +53,7 @@ export async function settleLostLocks(
 function noteState(store: GuestStore, record: GuestRecord, locks: "held" | "lost"): GuestRecord | undefined {
   const state = stateByLocks(record.state, locks);
   if (state === record.state) return record;
+  failpoint("attach.lost");
   try {
     return store.update(record, (current) => ({ ...current, state }));
   } catch (error) {

@@ -1,4 +1,5 @@
 import type { Driver, Guest, Hold, ResolvedResource } from "../driver/contract.ts";
+import { failpoint } from "../failpoint.ts";
 import { identifySelf } from "../process/process_identity.ts";
 import type { GuestRecord } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
@@ -28,6 +29,7 @@ export async function takeForStart(
   try {
     const record = recordOf(context, { guest, hold }, resources);
     context.store.claim(record);
+    failpoint("run.recorded");
     return { hold, record };
   } catch (error) {
     hold.giveBack();
@@ -56,6 +58,7 @@ function recordOf(
       access: resource.access,
       keys: driver.keysOf(resource),
     })),
+    grants: hold.grants ?? [],
     givenUp: [],
     command: [...command],
     qmp: guest.qmp,

@@ -1,4 +1,5 @@
 import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import { sendSignal, waitForEnd } from "../process/ending.ts";
 import { QMP_DEADLINE_MS } from "../qmp/client.ts";
 import { hasMonitor, withMonitor } from "./guest_monitor.ts";
@@ -40,6 +41,7 @@ export async function stopGuest(
         continue;
       }
     }
+    failpoint("stop.asked");
     if (await waitForEnd(process, { timeoutMs: waitMs }) === "ended") return { kind: "by", means };
   }
   throw new LockvisorError(

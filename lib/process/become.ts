@@ -1,4 +1,5 @@
 import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
 import { execvp, restoreSigpipe } from "../libc/exec.ts";
 
 const ENOENT = 2;
@@ -9,6 +10,7 @@ const E2BIG = 7;
  * @throws {LockvisorError} `not-found` or `not-executable` when execve(2) refuses
  */
 export function becomeCommand(command: readonly [string, ...string[]]): never {
+  failpoint("run.inheritable");
   restoreSigpipe();
   const errno = execvp(command);
   if (errno === ENOENT) {

@@ -59,7 +59,15 @@ export function ownNamespace(): string {
 
 /** The identity of a process in our own pid namespace, or undefined when it does not live. */
 export function identifyProcess(pid: number): ProcessIdentity | undefined {
-  const stat = processStat(pid);
+  return identityOf(pid, processStat(pid));
+}
+
+/** As {@linkcode identifyProcess}, from the text of its /proc/PID/stat. */
+export function identityFromStat(pid: number, text: string): ProcessIdentity | undefined {
+  return identityOf(pid, parseProcessStat(text));
+}
+
+function identityOf(pid: number, stat: ProcessStat | undefined): ProcessIdentity | undefined {
   if (stat === undefined || isDeadState(stat.state)) return undefined;
   return { pid, startTime: stat.startTime, bootId: bootId(), pidNamespace: ownNamespace() };
 }
@@ -71,6 +79,12 @@ export function lifeOf(process: ProcessIdentity): Life {
   const stat = processStat(process.pid);
   if (stat === undefined || isDeadState(stat.state)) return "dead";
   return stat.startTime === process.startTime ? "alive" : "dead";
+}
+
+/** Whether two identities name one process. */
+export function isSameProcess(one: ProcessIdentity, other: ProcessIdentity): boolean {
+  return one.pid === other.pid && one.startTime === other.startTime && one.bootId === other.bootId &&
+    one.pidNamespace === other.pidNamespace;
 }
 
 /** Z and X are the states of a process that has ended but has not been waited for; proc_pid_stat(5). */

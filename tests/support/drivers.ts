@@ -1,4 +1,4 @@
-import type { Driver, DriverConfig, DriverDefinition } from "../../lib/driver/contract.ts";
+import type { DriverConfig, DriverDefinition } from "../../lib/driver/contract.ts";
 import { GuestStore } from "../../lib/manager/guest_store.ts";
 import type { ManagerOptions } from "../../lib/manager/lock_manager.ts";
 import type { World } from "./world.ts";
@@ -23,30 +23,20 @@ export function managerOptionsOf(world: World): ManagerOptions {
   return { store: new GuestStore(world.runtimeDir), cwd: world.directory };
 }
 
-/**
- * A driver that only writes down what is asked of it. The real ones make descriptors of this process inheritable
- * when they hand over, and then the guests of tests that run beside would get them too.
- */
+/** A driver that only writes down what is asked of it. */
 export function recordingDriver(log: string[]): DriverDefinition {
-  const hold = {
-    locks: [],
-    leaseKeys: [],
-    makeInheritable: () => void log.push("makeInheritable"),
-    giveBack: () => void log.push("giveBack"),
-  };
-  // Only what its capabilities promise: a manager that asks for more meets a missing method.
-  const driver: Partial<Driver> = {
-    acquire: () => {
-      log.push("acquire");
-      return Promise.resolve({ outcome: "granted", hold });
-    },
-    forecast: (_guest, resources) =>
-      resources.map((resource) => ({ resource, verdict: "free", holders: [] })),
-    keysOf: () => [],
-  };
+  const hold = { locks: [], leaseKeys: [], giveBack: () => void log.push("giveBack") };
   return {
     name: "recording",
     capabilities: { resources: ["disk", "lease"], hotplug: false, migration: false, pause: false },
-    create: () => driver as Driver,
+    create: () => ({
+      acquire: () => {
+        log.push("acquire");
+        return Promise.resolve({ outcome: "granted", hold });
+      },
+      forecast: (_guest, resources) =>
+        resources.map((resource) => ({ resource, verdict: "free", holders: [] })),
+      keysOf: () => [],
+    }),
   };
 }

@@ -1,0 +1,82 @@
+/**
+ * The points at which a test may have the program killed, each named after the command or file that it belongs to and
+ * what has been done when it is reached. For a point in a loop the test says at which passage.
+ */
+export const FAILPOINTS = [
+  // Taking locks: `run`, `acquire`, `adopt`.
+  "slots.taken",
+  "grant.locked",
+  "grant.key-counted",
+  "grant.counted",
+  "notes.first-written",
+  "grant.noted",
+  // `run`
+  "run.recorded",
+  "run.inheritable",
+  // Files of ours.
+  "write.written",
+  "write.ready",
+  "record.claimed",
+  "record.leaving",
+  // `acquire` and `adopt`: moving the locks to the guest.
+  "carry.begun",
+  "monitor.sent",
+  "monitor.all-sent",
+  "holder.started",
+  "carry.done",
+  "acquire.carried",
+  "acquire.recorded",
+  "adopt.carried",
+  // `release`
+  "release.begun",
+  "release.slot-released",
+  "release.key-released",
+  "release.carrier-released",
+  "release.closed",
+  "release.unlocked",
+  "release.note-removed",
+  "release.unnoted",
+  "release.recorded",
+  // `pause`
+  "pause.stopped",
+  "pause.remembered",
+  "pause.slot-released",
+  "pause.released",
+  "pause.note-removed",
+  "pause.unnoted",
+  // `resume`
+  "resume.slot-taken",
+  "resume.taken",
+  "resume.refusing",
+  "resume.noted",
+  "resume.counted",
+  "resume.recorded",
+  "resume.continued",
+  // `stop`
+  "stop.asked",
+  "stop.ended",
+  "stop.proved",
+  // `attach`
+  "attach.following",
+  "attach.followed",
+  "attach.restoring",
+  "attach.restored",
+  "attach.finishing",
+  "attach.finished",
+  "attach.gone",
+  "attach.lost",
+  "attach.lost-noted",
+  // `break`
+  "break.audited",
+  "break.counted",
+  "break.file-made",
+  "break.file-replaced",
+  "break.replaced",
+  // `gc`
+  "gc.taken",
+  "gc.unnoted",
+  "gc.slot-removed",
+] as const;
+
+/** A point in {@linkcode FAILPOINTS}: a name that is not listed does not compile. */
+export type FailpointName = typeof FAILPOINTS[number];

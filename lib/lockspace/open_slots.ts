@@ -1,0 +1,74 @@
+import { lstatIfPresent } from "../files/record_file.ts";
+import { closeFile, eachEntry, openForReading } from "../libc/proc_files.ts";
+import { openFilesBelow } from "../process/descriptor_scan.ts";
+import type { Lockspace } from "./lockspace.ts";
+import { parseSlotName, type Slot } from "./slot.ts";
+
+/** A slot's lock file that a process has open. */
+export interface OpenSlot {
+  key: string;
+  slot: Slot;
+  descriptor: number;
+  /** Whether the kernel shows a flock in this descriptor. */
+  locked: boolean;
+}
+
+/**
+ * Tells whether a slot's name leads to a file. A lock on any other file excludes nobody: somebody has removed or
+ * replaced the one that was locked.
+ */
+export type NameCheck = (name: string, inode: number | undefined) => boolean;
+
+/**
+ * The slots that a process has open by the files that their names lead to now. A removed file, whose name the kernel
+ * shows with " (deleted)", is none of them.
+ */
+export function slotsOpenIn(lockspace: Lockspace, pid: number, leadsTo: NameCheck): OpenSlot[] {
+  return openFilesBelow(prefixOf(lockspace), pid).flatMap(({ descriptor, name, inode, locked }) => {
+    const slot = parseSlotName(name);
+    return slot === undefined || !leadsTo(name, inode) ? [] : [{ ...slot, descriptor, locked }];
+  });
+}
+
+const prefixes = new WeakMap<Lockspace, Uint8Array>();
+
+function prefixOf(lockspace: Lockspace): Uint8Array {
+  const known = prefixes.get(lockspace) ?? new TextEncoder().encode(`${lockspace.path}/`);
+  prefixes.set(lockspace, known);
+  return known;
+}
+
+/** Asks the filesystem about each name. */
+export function checkOneByOne(lockspace: Lockspace): NameCheck {
+  return (name, inode) => {
+    const status = lstatIfPresent(`${lockspace.path}/${name}`);
+    if (status === undefined) return false;
+    // A kernel before 5.14 does not tell the inode of a file without a lock.
+    return inode === undefined || status.ino === inode;
+  };
+}
+
+/**
+ * Reads the directory once for many names. What it tells otherwise than the descriptors is looked at again: on some
+ * filesystems a directory's entries have other inode numbers than the files.
+ */
+export function checkByListing(lockspace: Lockspace): NameCheck {
+  let listed: Map<string, number> | undefined;
+  const again = checkOneByOne(lockspace);
+  return (name, inode) => {
+    listed ??= inodesIn(lockspace.path);
+    return (inode !== undefined && listed.get(name) === inode) || again(name, inode);
+  };
+}
+
+function inodesIn(path: string): Map<string, number> {
+  const inodes = new Map<string, number>();
+  const directory = openForReading(path);
+  if (directory < 0) return inodes;
+  try {
+    eachEntry(directory, (name, inode) => inodes.set(name, inode));
+  } finally {
+    closeFile(directory);
+  }
+  return inodes;
+}

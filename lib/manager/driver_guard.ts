@@ -1,0 +1,130 @@
+import type { DriverDefinition, PartialDriver } from "../driver/contract.ts";
+import { errnoOf, fileError, isErrorCode, LockvisorError } from "../errors.ts";
+import { JsonFields, WrongShape } from "../files/json_shape.ts";
+import { readCarrier, readKey, readLock } from "./guest_record.ts";
+
+/**
+ * A driver that is not ours, with its mistakes caught where they happen: what it throws becomes an error that names the
+ * plugin, and what it grants is looked at before it goes into a record.
+ */
+export function guarded(path: string, definition: DriverDefinition): DriverDefinition {
+  const create = (config: Parameters<DriverDefinition["create"]>[0]) =>
+    guardMethods(path, watched(path, "create", () => definition.create(config)));
+  // The definition's type ties its methods to its abilities; the wrapped driver has the same ones.
+  return { ...definition, create } as DriverDefinition;
+}
+
+function guardMethods(path: string, driver: PartialDriver): PartialDriver {
+  if (typeof driver !== "object" || driver === null) {
+    throw new LockvisorError(
+      "unavailable",
+      `plugin ${path} is no driver: "create" gave no object; see docs/plugins.md`,
+    );
+  }
+  return new Proxy(driver, {
+    get(own, name) {
+      const method = Reflect.get(own, name, own);
+      if (typeof name !== "string" || typeof method !== "function") return method;
+      return (...args: unknown[]) =>
+        watched(path, name, () => checked(path, name, Reflect.apply(method, own, args)));
+    },
+  });
+}
+
+/** Does something of a driver; what it throws, now or later, is told as the driver's. */
+function watched<Result>(path: string, method: string, action: () => Result): Result {
+  try {
+    const result = action();
+    if (!(result instanceof Promise)) return result;
+    return result.catch((error) => {
+      throw driverError(path, method, error);
+    }) as Result;
+  } catch (error) {
+    throw driverError(path, method, error);
+  }
+}
+
+/**
+ * What a driver threw as an error of ours. An Error whose `code` is one of ours keeps it, one of a file operation gets
+ * the fitting one, and all else is a mistake in the driver.
+ */
+export function driverError(path: string, method: string, error: unknown): LockvisorError {
+  if (error instanceof LockvisorError) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  const code = error instanceof Error ? (error as Error & { code?: unknown }).code : undefined;
+  if (isErrorCode(code)) return new LockvisorError(code, `plugin ${path}: ${message}`, { cause: error });
+  if (errnoOf(error) !== "") return fileError(`go on in "${method}" of plugin ${path}`, error);
+  return new LockvisorError("internal", `plugin ${path}: "${method}" failed: ${message}`, { cause: error });
+}
+
+/** What goes into records is looked at; a grant that is none is given back. */
+function checked(path: string, method: string, result: unknown): unknown {
+  const check = CHECKS[method];
+  if (check === undefined) return result;
+  return Promise.resolve(result).then((outcome) => {
+    try {
+      check(new JsonFields(outcome));
+      return outcome;
+    } catch (error) {
+      if (!(error instanceof WrongShape)) throw error;
+      giveBack(outcome);
+      throw new LockvisorError(
+        "internal",
+        `plugin ${path}: what "${method}" gave cannot be used: ${error.message}`,
+      );
+    }
+  });
+}
+
+/** By method: throws {@linkcode WrongShape} for an outcome that cannot be used. */
+const CHECKS: Record<string, (outcome: JsonFields) => void> = {
+  acquire: (outcome) => {
+    if (isRefused(outcome)) return;
+    const hold = new JsonFields(
+      outcome.get("hold", isHold, `an object with a method "giveBack"`),
+      "the hold",
+    );
+    hold.list("locks", readLock);
+    hold.list("leaseKeys", readKey);
+  },
+  adopt: (outcome) => {
+    if (isRefused(outcome)) return;
+    readCarrier(outcome.get("carrier", isObject, "a carrier"));
+    outcome.list("leaseKeys", readKey);
+  },
+  plug: (outcome) => {
+    if (!isRefused(outcome)) readCarrier(outcome.get("carrier", isObject, "a carrier"));
+  },
+  unplug: (outcome) => {
+    outcome.list("carriers", readCarrier);
+    outcome.list("missing", readKey);
+  },
+};
+
+/** Whether an outcome is a refusal, which names a resource and holders then. */
+function isRefused(outcome: JsonFields): boolean {
+  const kind = outcome.get(
+    "outcome",
+    (value) => value === "granted" || value === "refused",
+    "granted or refused",
+  );
+  if (kind === "granted") return false;
+  const refusal = outcome.object("refusal");
+  const resource = refusal.object("resource");
+  resource.text("type");
+  resource.text("name");
+  refusal.list("holders", (holder) => new JsonFields(holder, "a holder").optionalText("name"));
+  return true;
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === "object" && value !== null;
+}
+
+function isHold(value: unknown): value is { giveBack(): void } {
+  return isObject(value) && "giveBack" in value && typeof value.giveBack === "function";
+}
+
+function giveBack(outcome: unknown): void {
+  if (isObject(outcome) && "hold" in outcome && isHold(outcome.hold)) outcome.hold.giveBack();
+}
