@@ -75,14 +75,13 @@ export class GuestStore {
 
   /**
    * Writes the record of a guest that has just got its locks. Names are unique among the guests that live.
-   * @throws {LockvisorError} `locked` when the name, or for a driver without locks the guest, is running already
+   * @throws {LockvisorError} `locked` when the name or the guest is running already
    */
   claim(record: GuestRecord): void {
     this.#exclusively(() => {
       const byName = uuidOfName(record.name);
-      // The lease on itself proves that no other process is this guest; without a lease the record has to tell.
-      const own = record.leaseKeys.length > 0 ? undefined : record.uuid;
-      const rivals = [own, byName === record.uuid ? own : byName, this.#aliased(byName)];
+      // The guest's own record too: its process may live and have lost the lease that would prove it.
+      const rivals = [record.uuid, byName, this.#aliased(byName)];
       for (const uuid of new Set(rivals.filter((uuid) => uuid !== undefined))) {
         const entry = this.read(uuid);
         if (entry?.kind === "record") refuseRival(entry.record, record);
