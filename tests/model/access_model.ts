@@ -98,7 +98,7 @@ export class AccessModel {
   /** Resources, and the lease on itself, that a guest should hold and does not. What a pause gave up is not lost. */
   lost(guest: ModelGuest): string[] {
     const isLost = (keys: readonly Key[]) =>
-      keys.some((key) => !this.isHeldBy(guest, key)) && !keys.every((key) => guest.givenUp.has(key));
+      keys.some((key) => !guest.givenUp.has(key) && !this.isHeldBy(guest, key));
     return [
       ...(isLost([this.names.leaseOf(guest.name)]) ? ["its lease"] : []),
       ...guest.resources.map(({ resource }) => resource)

@@ -1,14 +1,15 @@
 import assert from "node:assert/strict";
-import type { AccessModel, Key, ModelCarrier, ModelGuest } from "./access_model.ts";
+import { type AccessModel, type Key, type ModelCarrier, type ModelGuest, modeOf } from "./access_model.ts";
 import { end } from "./foresight.ts";
 import { generationOf, lives } from "./kernel.ts";
+import type { Wish } from "./operations.ts";
 import type { SeenRecord, Stage } from "./stage.ts";
 
 /**
  * What `attach` makes of a guest that has lost a lock whose generation is what it was when the guest got it, while
  * nobody else has it.
  */
-const LOST_LOCKS: "stay lost" | "come back" = "stay lost";
+const LOST_LOCKS: "stay lost" | "come back" = "come back";
 
 /** Whether the records were there when `attach` began. */
 export type Records = "kept" | "wiped";
@@ -105,23 +106,31 @@ function acceptCarriers(
   if (records === "kept") guest.carriers = guest.carriers.filter(({ pid }) => seen.has(pid!));
 }
 
-/** A record that was made again tells of all that is held; what is not held it may leave out. */
+/**
+ * A record that was made again tells of all that is held; what is not held it may leave out. Of two names of one disk
+ * it may tell the one that was released, if the other one was acquired before: the keys are the same, and so the note.
+ */
 function acceptRestored(stage: Stage, model: AccessModel, guest: ModelGuest, record: SeenRecord): void {
-  const names = new Set(record.resources.map(({ name }) => stage.resourceNamed(name)));
-  for (const { resource, access } of guest.resources) {
-    const seen = record.resources.find(({ name }) => stage.resourceNamed(name) === resource);
-    if (model.holds(guest, resource)) {
-      assert.ok(seen !== undefined, `${resource} of ${guest.name} is forgotten`);
-    }
-    if (seen !== undefined) assert.equal(seen.access, access, resource);
+  const seen = record.resources.map(({ name, access }): Wish => {
+    const resource = stage.resourceNamed(name);
+    assert.ok(resource !== undefined, name);
+    return { resource, access: access as Wish["access"] };
+  });
+  const keysOf = ({ resource }: Wish) => model.names.keysOf(resource);
+  const isSameDisk = (one: Wish, other: Wish) =>
+    keysOf(one).length === keysOf(other).length && keysOf(one).every((key) => keysOf(other).includes(key));
+  for (const wish of guest.resources) {
+    if (!model.holds(guest, wish.resource)) continue;
+    assert.ok(seen.some((each) => isSameDisk(each, wish)), `${wish.resource} of ${guest.name} is forgotten`);
   }
-  for (const name of names) {
-    assert.ok(guest.resources.some(({ resource }) => resource === name), `${name} is not ${guest.name}'s`);
+  for (const each of seen) {
+    const had = guest.resources.filter((wish) => isSameDisk(each, wish));
+    assert.ok(had.length > 0, `${each.resource} is not ${guest.name}'s`);
+    const isSame = had.some(({ access }) => modeOf(access) === modeOf(each.access));
+    assert.ok(isSame, `${each.resource} is not ${each.access} for ${guest.name}`);
   }
   // In the record's order: of two names of one disk a release means the first.
-  guest.resources = record.resources.map(({ name }) =>
-    guest.resources.find(({ resource }) => resource === stage.resourceNamed(name))!
-  );
+  guest.resources = seen;
   const givenUp = new Map(record.givenUp.map(({ key, generation }) => [stage.keyNamed(key), generation]));
   for (const [key, generation] of givenUp) {
     assert.equal(guest.givenUp.get(key)?.generation, generation, `${key} as ${guest.name} gave it up`);

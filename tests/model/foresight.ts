@@ -92,6 +92,11 @@ export function acquire(model: AccessModel, name: GuestName, wishes: readonly Wi
     return { 65: { says: /is not locked any more: / } };
   }
   if (missing.length === 0) return { 0: {} };
+  const isGivenUp = ({ resource }: Wish) =>
+    model.names.keysOf(resource).some((key) => guest.givenUp.has(key));
+  if (missing.some(isGivenUp)) {
+    return { 65: { says: /has given up while it is paused; resume the guest first/ } };
+  }
   const plan = model.plan(missing);
   if (plan === undefined) return IN_TWO_WAYS;
   const conflicts = model.conflicts(plan);

@@ -1,5 +1,6 @@
 import fc from "fast-check";
-import { sequences } from "./operations.ts";
+import { KNOWN_SEQUENCES } from "./known_sequences.ts";
+import { type Operation, sequences } from "./operations.ts";
 import { play } from "./play.ts";
 import { compiled, inProcess } from "./program.ts";
 
@@ -30,7 +31,9 @@ const property = fc.asyncProperty(sequences(runIn), async (operations) => {
   }
 });
 const once = path === undefined ? {} : { path, endOnFailure: true };
-const result = await fc.check(property, { numRuns: Number(count), seed: Number(seed), ...once });
+const examples = KNOWN_SEQUENCES.map((operations): [Operation[]] => [[...operations]]);
+const numRuns = Number(count) + examples.length;
+const result = await fc.check(property, { numRuns, seed: Number(seed), examples, ...once });
 if (result.failed) {
   console.log(String(result.errorInstance));
   console.log(`LOCKVISOR_MODEL_REPLAY=${way}:${seed}:${result.counterexamplePath} plays this sequence again`);

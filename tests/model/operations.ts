@@ -51,15 +51,16 @@ const resource = fc.constantFrom(...RESOURCES);
 const wish: fc.Arbitrary<Wish> = fc.record({ resource, access });
 const wishes = (minLength: number) => fc.array(wish, { minLength, maxLength: 3, size: "max" });
 
-function operationFor(runIn: number): fc.Arbitrary<Operation> {
+function startsOf(runIn: number): fc.Arbitrary<Extract<Operation, { kind: "start" }>> {
   const by = fc.integer({ min: 1, max: 100 }).map((number) =>
     number <= runIn ? "run" as const : "adopt" as const
   );
+  return fc.record({ kind: fc.constant("start" as const), guest, by, wishes: wishes(0) });
+}
+
+function operationFor(runIn: number): fc.Arbitrary<Operation> {
   return fc.oneof(
-    {
-      weight: 10,
-      arbitrary: fc.record({ kind: fc.constant("start" as const), guest, by, wishes: wishes(0) }),
-    },
+    { weight: 8, arbitrary: startsOf(runIn) },
     {
       weight: 1,
       arbitrary: fc.record({
@@ -110,9 +111,49 @@ function operationFor(runIn: number): fc.Arbitrary<Operation> {
   );
 }
 
-/** Sequences of operations. @param runIn how many starts of a hundred are by `run`, the others by `adopt` */
+/**
+ * Sequences of operations. Each goes about a few guests and resources only, so that they get into each other's way, and
+ * begins with a guest or two.
+ * @param runIn how many starts of a hundred are by `run`, the others by `adopt`
+ */
 export function sequences(runIn: number): fc.Arbitrary<Operation[]> {
-  return fc.array(operationFor(runIn), { minLength: 3, maxLength: 15, size: "max" });
+  const operation = operationFor(runIn);
+  const starts = startsOf(runIn);
+  return fc.tuple(
+    fc.subarray([...GUESTS], { minLength: 1 }),
+    fc.subarray([...RESOURCES], { minLength: 1, maxLength: 3 }),
+    fc.array(starts, { maxLength: 2, size: "max" }),
+    fc.array(operation, { minLength: 3, maxLength: 13, size: "max" }),
+  ).map(([guests, resources, first, then]) => {
+    const among = <Value>(all: readonly Value[], few: readonly Value[]) => (value: Value) =>
+      few[all.indexOf(value) % few.length]!;
+    const [guest, resource] = [among(GUESTS, guests), among(RESOURCES, resources)];
+    return [...first, ...then].map((each) => narrowed(each, guest, resource));
+  });
+}
+
+/** The same operation on one of the few guests and resources of its sequence. */
+function narrowed(
+  operation: Operation,
+  guest: (name: GuestName) => GuestName,
+  resource: (name: ResourceName) => ResourceName,
+): Operation {
+  const wishes = (asked: readonly Wish[]) =>
+    asked.map((wish) => ({ ...wish, resource: resource(wish.resource) }));
+  return {
+    ...operation,
+    ..."guest" in operation ? { guest: guest(operation.guest) } : {},
+    ..."process" in operation ? { process: guest(operation.process) } : {},
+    ..."resource" in operation ? { resource: resource(operation.resource) } : {},
+    ..."resources" in operation ? { resources: operation.resources.map(resource) } : {},
+    ..."wishes" in operation ? { wishes: wishes(operation.wishes) } : {},
+  } as Operation;
+}
+
+/** As the program takes them: all disks, then all leases. */
+function inOrder(wishes: readonly Wish[]): Wish[] {
+  const isLease = ({ resource }: Wish) => resource.includes(":");
+  return [...wishes.filter((wish) => !isLease(wish)), ...wishes.filter(isLease)];
 }
 
 /** An operation in a few words, as one would type it. */

@@ -276,10 +276,14 @@ class Player {
     this.#settle(foresight.check(this.#model, wishes), said);
     if (said.code > 1) return;
     const { resources } = JSON.parse(said.stdout);
-    assert.deepEqual(
-      resources.map(({ verdict }: { verdict: string }) => verdict),
-      wishes.map((wish) => foresight.isFree(this.#model, wish) ? "free" : "refused"),
+    const told = resources.map(({ name, access, verdict }: Record<string, string>) =>
+      `${name} ${access} ${verdict}`
     );
+    const wanted = wishes.map((wish) => {
+      const verdict = foresight.isFree(this.#model, wish) ? "free" : "refused";
+      return `${this.#stage.nameOf(wish.resource)} ${wish.access} ${verdict}`;
+    });
+    assert.deepEqual(told.sort(), wanted.sort());
   }
 
   async #inspect(resource: ResourceName): Promise<void> {
