@@ -2,8 +2,10 @@ import type { GrantedKey, NotedGuest, OnLockFailure } from "../driver/contract.t
 import { identity } from "../identity/key.ts";
 import { leaseIdentity } from "../identity/resource.ts";
 import { closeFile, eachEntry, openForReading } from "../libc/proc_files.ts";
+import { lifeOf } from "../process/process_identity.ts";
 import { type HolderNote, type NotedResource, readNoteOf, readNotes } from "./holder_note.ts";
 import type { Lockspace } from "./lockspace.ts";
+import { notesOfThisLife } from "./notes_of_life.ts";
 import { type PausedGuest, readPausedNote } from "./paused_note.ts";
 
 /** Notes of one guest by the keys that they lie beside. */
@@ -23,7 +25,10 @@ export function notedGuests(lockspace: Lockspace, keys: readonly string[], hostI
     }
   }
   addFurtherNotes(lockspace, hostId, guests);
-  return [...guests.values()].map((notes) => guestOf(lockspace, notes, hostId));
+  return [...guests].map(([uuid, notes]) => {
+    const lease = identity(leaseIdentity("guest", uuid)).key;
+    return guestOf(lockspace, notesOfThisLife(notes, lease, lifeOf), hostId);
+  });
 }
 
 /** Notes of the same guests beside other keys: what they have lost the lock on is among them. One pass over all keys. */

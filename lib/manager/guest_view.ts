@@ -4,6 +4,7 @@ import type { Life } from "../process/process_identity.ts";
 import { lifeOf } from "../process/process_identity.ts";
 import type { GuestRecord, GuestState } from "./guest_record.ts";
 import type { GuestStore, RecordEntry } from "./guest_store.ts";
+import { heldByKey } from "./lost_locks.ts";
 
 /** A guest as `status` shows it: the record's words, the kernel's facts. */
 export interface GuestView {
@@ -89,7 +90,7 @@ function isStillLockvisor(pid: number): boolean {
 
 /** The view of a guest, as a function of its record and of what the kernel shows of its keys. */
 export function viewOf(record: GuestRecord, evidence: readonly LockEvidence[], state: GuestState): GuestView {
-  const heldByKey = new Map(evidence.map(({ key, held }) => [key, held]));
+  const held = heldByKey(evidence);
   return {
     uuid: record.uuid,
     name: record.name,
@@ -103,7 +104,7 @@ export function viewOf(record: GuestRecord, evidence: readonly LockEvidence[], s
       name,
       access,
       keys,
-      locked: lockedOf(keys.map((key) => heldByKey.has(key) ? heldByKey.get(key)! : false)),
+      locked: lockedOf(keys.map((key) => held.has(key) ? held.get(key)! : false)),
     })),
   };
 }
