@@ -1,5 +1,5 @@
 import { LockvisorError } from "../errors.ts";
-import { addressOf, lastError, libc, syscall } from "./syscall.ts";
+import { addressOf, callExecvp, lastError, syscall } from "./syscall.ts";
 
 const F_GETFD = 1;
 const F_SETFD = 2;
@@ -44,6 +44,6 @@ export function execvp(command: readonly [string, ...string[]]): number {
   const strings = command.map((argument) => encoder.encode(argument + "\0"));
   const argv = new BigUint64Array(strings.length + 1);
   strings.forEach((bytes, index) => argv[index] = addressOf(bytes));
-  libc().execvp(strings[0]!, new Uint8Array(argv.buffer));
+  callExecvp(strings[0]!, argv);
   return lastError();
 }
