@@ -236,7 +236,10 @@ class SyncManager implements Driver {
     const lockspace = this.#openLockspace();
     let flocks: FlockEntry[] | undefined;
     return claims.map((claim) =>
-      claim.locks.length === 0 ? [] : carrierEvidence(lockspace, claim, flocks ??= kernelFlocks())
+      claim.locks.length === 0 ? [] : carrierEvidence(lockspace, claim, {
+        flocks: flocks ??= kernelFlocks(),
+        hostId: this.#config.host.id,
+      })
     );
   }
 

@@ -19,6 +19,7 @@ export async function run({ options, arguments: [guest] }: Invocation, context: 
       ? JSON.stringify({ guests: guests.map(({ view }) => view) }) + "\n"
       : formatGuests(guests, context),
   );
+  if (host.fault !== undefined) throw host.fault; // what is known was told; this is why the rest is not
   if (guest === undefined) refuseDamaged(host);
   return 0;
 }

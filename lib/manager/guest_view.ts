@@ -1,5 +1,6 @@
 import type { Access } from "../access.ts";
 import type { Driver, Known, LockEvidence, ResourceType } from "../driver/contract.ts";
+import { LockvisorError } from "../errors.ts";
 import type { Life } from "../process/process_identity.ts";
 import { lifeOf } from "../process/process_identity.ts";
 import type { GuestRecord, GuestState } from "./guest_record.ts";
@@ -17,16 +18,21 @@ export interface GuestView {
   resources: { type: ResourceType; name: string; access: Access; keys: string[]; locked: Known }[];
 }
 
-/** A guest's view with how many of its keys, the lease on itself included, the kernel shows as held. */
+/**
+ * A guest's view with how many of its keys, the lease on itself included, the kernel shows as held. `lost` are not
+ * held and were not given up by a pause.
+ */
 export interface ObservedGuest {
   view: GuestView;
-  locks: { held: number; unknown: number; total: number };
+  locks: { held: number; unknown: number; lost: number; total: number };
 }
 
 /** All guests that live, and what could not be read. */
 export interface HostView {
   guests: ObservedGuest[];
   damaged: Extract<RecordEntry, { kind: "damaged" }>[];
+  /** Why locks could not be asked for; they are unknown then. */
+  fault?: LockvisorError;
 }
 
 /** What to do with a record: keep it, or drop it since neither its process lives nor its own lease is held. */
@@ -35,40 +41,63 @@ export function verdictOnRecord(life: Life, leaseHeld: Known): "keep" | "drop" {
 }
 
 /**
- * Looks at every guest of this host. Records of guests that are gone are taken away on the way.
+ * Looks at every guest of this host. Records of guests that are gone are taken away on the way. Where a driver cannot
+ * be asked, as in a lockspace that is cut off, guests whose process lives are told with locks that are not known.
  * @param driverOf the driver of a plugin's name, or undefined for one that is not to be had
  */
 export function observeHost(store: GuestStore, driverOf: (plugin: string) => Driver | undefined): HostView {
   const damaged: HostView["damaged"] = [];
-  const living: GuestRecord[] = [];
+  const guests: ObservedGuest[] = [];
+  const faults: LockvisorError[] = [];
   for (const entry of store.list()) {
     if (entry.kind === "damaged") {
       damaged.push(entry);
       continue;
     }
     const { record } = entry;
-    const life = lifeOf(record.carriers[0]);
-    // Only a dead process asks for a look at the lease: a guest that forked lives on in its child.
-    const leaseHeld = life === "dead" ? driverOf(record.plugin)?.isHeld(record.leaseKeys) ?? null : null;
-    if (verdictOnRecord(life, leaseHeld) === "drop") store.remove(record);
-    else living.push(record);
+    const driver = driverOf(record.plugin);
+    if (lifeOf(record.carriers[0]) === "dead") {
+      // Only a dead process asks for a look at the lease: a guest that forked lives on in its child.
+      const lease = answerOf(() => driver?.isHeld(record.leaseKeys) ?? null, faults);
+      if (verdictOnRecord("dead", lease?.answer ?? null) === "drop") store.remove(record);
+      if (lease === undefined || lease.answer === false) continue;
+    }
+    guests.push(observeGuest(record, driver, faults));
   }
-  return { guests: living.map((record) => observeGuest(record, driverOf(record.plugin))), damaged };
+  return { guests, damaged, ...(faults[0] === undefined ? {} : { fault: faults[0] }) };
 }
 
-function observeGuest(record: GuestRecord, driver: Driver | undefined): ObservedGuest {
+function observeGuest(
+  record: GuestRecord,
+  driver: Driver | undefined,
+  faults: LockvisorError[],
+): ObservedGuest {
   const claims = record.carriers.map(({ pid, kind, locks }) => ({ pid, kind, locks }));
-  const evidence = driver?.evidence(claims).flat() ?? [];
-  return { view: viewOf(record, evidence, shownState(record)), locks: countLocks(evidence) };
+  const asked = answerOf(() => driver?.evidence(claims).flat() ?? [], faults);
+  const evidence = asked?.answer ??
+    claims.flatMap(({ locks }) => locks.map(({ key }) => ({ key, held: null })));
+  return { view: viewOf(record, evidence, shownState(record)), locks: countLocks(record, evidence) };
+}
+
+/** What a driver answers; undefined, with the fault noted, when it cannot. */
+function answerOf<T>(ask: () => T, faults: LockvisorError[]): { answer: T } | undefined {
+  try {
+    return { answer: ask() };
+  } catch (error) {
+    if (!(error instanceof LockvisorError)) throw error;
+    faults.push(error);
+    return undefined;
+  }
 }
 
 /** A record says `starting` until somebody looks: once the process is another program, the guest runs. */
 function shownState(record: GuestRecord): GuestState {
   if (record.state !== "starting") return record.state;
-  return isStillLockvisor(record.carriers[0].pid) ? "starting" : "running";
+  return isLockvisor(record.carriers[0].pid) ? "starting" : "running";
 }
 
-function isStillLockvisor(pid: number): boolean {
+/** Whether a process is this program, and no guest's yet. */
+export function isLockvisor(pid: number): boolean {
   try {
     return Deno.readLinkSync(`/proc/${pid}/exe`) === Deno.execPath();
   } catch {
@@ -103,10 +132,12 @@ function lockedOf(held: readonly Known[]): Known {
   return held.includes(null) ? null : true;
 }
 
-function countLocks(evidence: readonly LockEvidence[]): ObservedGuest["locks"] {
+function countLocks({ givenUp }: GuestRecord, evidence: readonly LockEvidence[]): ObservedGuest["locks"] {
+  const excused = new Set(givenUp.map(({ key }) => key));
   return {
     held: evidence.filter(({ held }) => held === true).length,
     unknown: evidence.filter(({ held }) => held === null).length,
+    lost: evidence.filter(({ key, held }) => held === false && !excused.has(key)).length,
     total: evidence.length,
   };
 }

@@ -1,4 +1,4 @@
-import type { Driver, Known } from "../driver/contract.ts";
+import type { Driver, Holder, Known, ResolvedResource } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
 import { descriptorFlock, openDescriptors } from "../process/descriptors.ts";
 import { commandName, lifeOf } from "../process/process_identity.ts";
@@ -18,7 +18,8 @@ export function keysOfGuest({ carriers, resources, leaseKeys }: GuestRecord): st
 /**
  * Has the kernel prove that a guest that has ended holds none of these keys any more. A lock that another guest has
  * by now, or shared with it, is not this guest's.
- * @returns false for "not held", null where it cannot be known from here
+ * @returns false for "not held", null where it cannot be known from here: the lockspace does not answer, or somebody
+ * has the lock whom this kernel does not show
  * @throws {LockvisorError} `locked` when a process still has one, naming it
  */
 export async function proveReleased(
@@ -29,12 +30,52 @@ export async function proveReleased(
   if (driver === undefined) return null;
   const deadline = performance.now() + AFTERLIFE_MS;
   while (true) {
-    const held = driver.isHeld(keys);
+    const held = isHeldNow(driver, keys);
     if (held !== true) return held;
     const { own, others } = processesHolding(record, keys, store);
     if (own.length === 0 && others.length > 0) return false;
-    if (performance.now() >= deadline) throw leftOver(record, own);
+    if (performance.now() >= deadline) return judgeLate(record, keys, { own, store, driver });
     await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+  }
+}
+
+/**
+ * What a lock means that outlived the guest's holders. Where the kernel does not show who has it, a process of this
+ * host that has the lock file open inherited it, and a guest that left a note has taken it, on another host.
+ * @throws {LockvisorError} `locked` for a left-over of the guest
+ */
+function judgeLate(
+  record: GuestRecord,
+  keys: readonly string[],
+  { own, store, driver }: { own: readonly number[]; store: GuestStore; driver: Driver },
+): null {
+  if (own.length > 0) throw leftOver(record, own);
+  const elsewhere = carriersOfOthers(record, store);
+  const heirs = driver.holdings().filter(({ process, locks }) =>
+    !elsewhere.has(process.pid) && locks.some(({ key }) => keys.includes(key))
+  );
+  const { uuid } = record;
+  const isTaken = holdersOf(driver, keys).some((holder) => holder.uuid !== null && holder.uuid !== uuid);
+  if (heirs.length > 0 || !isTaken) throw leftOver(record, heirs.map(({ process }) => process.pid));
+  return null;
+}
+
+/** Who stands in the way of these keys. */
+function holdersOf(driver: Driver, keys: readonly string[]): Holder[] {
+  const resources = keys.map((key): ResolvedResource => {
+    const identities = [{ key, text: key, scope: "whole" as const }];
+    return { type: "lease", name: key, access: "exclusive", identities, onNetworkStorage: false };
+  });
+  return driver.forecast(undefined, resources).flatMap(({ holders }) => holders);
+}
+
+/** A guest has ended whether or not its lockspace can be asked. */
+function isHeldNow(driver: Driver, keys: readonly string[]): Known {
+  try {
+    return driver.isHeld(keys);
+  } catch (error) {
+    if (error instanceof LockvisorError && error.code === "io") return null;
+    throw error;
   }
 }
 

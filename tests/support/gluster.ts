@@ -180,7 +180,10 @@ export class ClusterHost implements AsyncDisposable {
     const before = ["unshare", "sh", BINARY].map((program) => executableOf(program));
     let ended = false;
     child.status.then(() => ended = true);
-    await until(`guest ${child.pid} becomes its command`, () => ended || !before.includes(runsNow(child.pid)));
+    await until(
+      `guest ${child.pid} becomes its command`,
+      () => ended || !before.includes(runsNow(child.pid)),
+    );
     if (ended) throw new Error(`the guest did not start: ${(await guest.finished()).stderr}`);
     return guest;
   }
