@@ -1,6 +1,4 @@
-import { Guest } from "./guest.ts";
 import { until } from "./until.ts";
-import { BINARY, type Finished, World } from "./world.ts";
 
 /** How often another port is tried: somebody may take a free one before the brick listens on it. */
 const MOST_PORTS = 5;
@@ -103,11 +101,13 @@ export class GlusterMount {
 
   /** Stops the client process: for the brick its host goes on living and keeps its locks. */
   freezeClient(): void {
-    Deno.kill(this.#client.pid, "SIGSTOP");
+    this.#client.kill("SIGSTOP");
   }
 
   thawClient(): void {
-    Deno.kill(this.#client.pid, "SIGCONT");
+    try {
+      this.#client.kill("SIGCONT");
+    } catch { /* it has ended */ }
   }
 
   /** Takes the mount away, whatever is open on it, and ends its client. */
@@ -116,112 +116,6 @@ export class GlusterMount {
       await new Deno.Command("umount", { args: ["-l", this.path], stdout: "null", stderr: "null" }).output();
     }
     await end(this.#client);
-  }
-}
-
-/** One host of a cluster: a mount of the volume, a world of its own, and a host name that only its processes see. */
-export class ClusterHost implements AsyncDisposable {
-  readonly name: string;
-  readonly world: World;
-  readonly mount: GlusterMount;
-  readonly #guests: Guest[] = [];
-
-  private constructor(name: string, world: World, mount: GlusterMount) {
-    this.name = name;
-    this.world = world;
-    this.mount = mount;
-  }
-
-  /** A host whose lockspace is on the volume; the first host makes it. */
-  static async create(name: string, mount: GlusterMount): Promise<ClusterHost> {
-    const lockspace = `${mount.path}/lockspace`;
-    const world = await World.create({ hostId: name, lockspace });
-    const made = await world.run(["init", lockspace]);
-    if (made.code !== 0) throw new Error(`init failed: ${made.stderr}`);
-    return new ClusterHost(name, world, mount);
-  }
-
-  get lockspace(): string {
-    return this.world.lockspace;
-  }
-
-  /** Runs lockvisor to its end; it is killed (137) when it hangs. */
-  run(args: string[], env: Record<string, string> = {}): Promise<Finished> {
-    const words = ["--signal=KILL", "60", "unshare", ...this.#named([BINARY, ...args])];
-    return this.world.execute("timeout", words, { env });
-  }
-
-  /** Runs lockvisor with `--json`; it must succeed. */
-  async json(args: string[], env: Record<string, string> = {}) {
-    const { code, stdout, stderr } = await this.run([...args, "--json"], env);
-    if (code !== 0) throw new Error(`${args.join(" ")}: exit status ${code}: ${stderr}`);
-    return JSON.parse(stdout);
-  }
-
-  /** Runs lockvisor, but only from the instant at which nobody holds the gate's lock any more. */
-  runBehind(gate: string, args: string[]): Promise<Finished> {
-    const words = this.#named(["sh", "-c", 'flock -s "$0" true; exec "$@"', gate, BINARY, ...args]);
-    return this.world.execute("unshare", words);
-  }
-
-  /** Starts a guest under lock and waits until its command runs. */
-  async start(args: string[]): Promise<Guest> {
-    const child = new Deno.Command("unshare", {
-      args: this.#named([BINARY, ...args]),
-      clearEnv: true,
-      env: this.world.environment,
-      cwd: this.world.directory,
-      stdin: "null",
-      stdout: "piped",
-      stderr: "piped",
-    }).spawn();
-    const guest = new Guest(child, BINARY);
-    this.#guests.push(guest);
-    const before = ["unshare", "sh", BINARY].map((program) => executableOf(program));
-    let ended = false;
-    child.status.then(() => ended = true);
-    await until(
-      `guest ${child.pid} becomes its command`,
-      () => ended || !before.includes(runsNow(child.pid)),
-    );
-    if (ended) throw new Error(`the guest did not start: ${(await guest.finished()).stderr}`);
-    return guest;
-  }
-
-  /** A real qcow2 image on the volume. */
-  async qcow2(name: string): Promise<string> {
-    const path = `${this.mount.path}/${name}`;
-    const made = await this.world.execute("qemu-img", ["create", "-q", "-f", "qcow2", path, "16M"]);
-    if (made.code !== 0) throw new Error(`qemu-img failed: ${made.stderr}`);
-    return path;
-  }
-
-  /** The words after `unshare` that run a command under this host's name; every exec keeps the pid. */
-  #named(words: string[]): string[] {
-    return ["--uts", "sh", "-c", 'hostname "$0"; exec "$@"', this.name, ...words];
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    for (const guest of this.#guests) await guest.kill();
-    await this.world[Symbol.asyncDispose]();
-  }
-}
-
-function executableOf(program: string): string | undefined {
-  const folders = program.startsWith("/") ? [""] : ["/usr/bin/", "/bin/"];
-  for (const folder of folders) {
-    try {
-      return Deno.realPathSync(folder + program);
-    } catch { /* not there */ }
-  }
-  return undefined;
-}
-
-function runsNow(pid: number): string | undefined {
-  try {
-    return Deno.readLinkSync(`/proc/${pid}/exe`);
-  } catch {
-    return undefined;
   }
 }
 
