@@ -9,6 +9,8 @@ import { type Colour, formatTable, type TableCell } from "./table.ts";
 export async function run({ options, arguments: [guest] }: Invocation, context: CliContext): Promise<number> {
   const session = await openSession(options, context);
   const host = observeHost(session.store, session.findDriver);
+  // "No guests" would be more than is known then.
+  if (host.fault !== undefined && host.guests.length === 0) throw host.fault;
   const guests = guest === undefined ? host.guests : [selectGuest(host, guest)];
   if (options.isGiven("names")) {
     context.out(guests.map(({ view }) => `${printable(view.name)}\n`).join(""));

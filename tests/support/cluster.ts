@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { QmpClient } from "../../lib/qmp/client.ts";
 import { type GlusterMount, GlusterVolume, type VolumeOptions } from "./gluster.ts";
 import { Guest } from "./guest.ts";
 import { qemuCommand } from "./qemu.ts";
@@ -30,15 +31,24 @@ export class Cluster implements AsyncDisposable {
   }
 }
 
-/** Starts a QEMU guest with a monitor on a disk of the volume. */
-export async function startQemu(host: ClusterHost, name: string, disk: string) {
+/**
+ * Starts a QEMU guest with a monitor on a disk of the volume.
+ * @param imageLocks `off`: QEMU leaves its own locks on the image out
+ */
+export async function startQemu(
+  host: ClusterHost,
+  name: string,
+  disk: string,
+  { imageLocks = "on" }: { imageLocks?: "on" | "off" } = {},
+) {
   const socket = `${host.world.directory}/${name}.qmp`;
-  const command = qemuCommand(host.path(disk), { extra: ["-qmp", `unix:${socket},server=on,wait=off`] });
+  const command = qemuCommand(host.path(disk), { extra: ["-qmp", `unix:${socket},server=on,wait=off`] })
+    .map((word) => word.replace("file.driver=file,", `file.driver=file,file.locking=${imageLocks},`));
   const guest = await host.start([
     "run",
     ...["--name", name, "--qmp", socket, "--disk", host.path(disk), "--", ...command],
   ]);
-  await until("QEMU listens", () => Deno.stat(socket).then(() => true, () => false));
+  await until("QEMU has its disk and answers", () => answers(socket));
   return guest;
 }
 
@@ -134,6 +144,17 @@ export class ClusterHost implements AsyncDisposable {
     this.mount.thawClient(); // a process that ends waits for the client that serves its open files
     for (const guest of this.#guests) await guest.kill();
     await this.world[Symbol.asyncDispose]();
+  }
+}
+
+/** The monitor's socket is there before the disks are open, but answers only afterwards. */
+async function answers(socket: string): Promise<boolean> {
+  try {
+    await using qemu = await QmpClient.connect(socket);
+    await qemu.execute("query-status");
+    return true;
+  } catch {
+    return false;
   }
 }
 
