@@ -34,7 +34,7 @@ import { carrierEvidence } from "../lib/lockspace/carrier_evidence.ts";
 import { holdingsIn } from "../lib/lockspace/holdings.ts";
 import { notedGuests } from "../lib/lockspace/noted_guests.ts";
 import { removeNote } from "../lib/lockspace/holder_note.ts";
-import { blockersOf, holdersOfKey } from "../lib/lockspace/key_holders.ts";
+import { blockersOf, holdersOfKey, patience } from "../lib/lockspace/key_holders.ts";
 import { planKeys, type PlannedKey } from "../lib/lockspace/key_plan.ts";
 import { readKeyState } from "../lib/lockspace/key_state.ts";
 import { type Lockspace, openLockspace } from "../lib/lockspace/lockspace.ts";
@@ -43,12 +43,6 @@ import { observeKey, type SlotEvidence } from "../lib/lockspace/slot_evidence.ts
 import { refuseTooManyLocks } from "../lib/process/descriptor_numbers.ts";
 import { type FlockEntry, kernelFlocks } from "../lib/process/descriptors.ts";
 import { identifySelf, type ProcessIdentity } from "../lib/process/process_identity.ts";
-
-/**
- * How long a refusal without a name is tried again, in milliseconds: whoever holds the key but has left no note
- * yet is either starting (and will have one in an instant), or giving back (and the key is free in an instant).
- */
-const NAMELESS_HOLDER_MS = 1000;
 
 /** The flock driver: both slots of every key of every resource, held by the guest's own process. */
 class SyncManager implements Driver {
@@ -158,7 +152,7 @@ class SyncManager implements Driver {
       host: this.#config.host,
       plugin: definition.name,
     };
-    return takeBackKeys(this.#openLockspace(), { ...grantee, running }, givenUp, changes);
+    return await takeBackKeys(this.#openLockspace(), { ...grantee, running }, givenUp, changes);
   }
 
   /** Takes all keys of resources for a process, or none. */
@@ -172,7 +166,7 @@ class SyncManager implements Driver {
     this.#objectToLocalLockspace(lockspace, wanted);
     const plan = planKeys(wanted);
     refuseTooManyLocks(plan.length * 2);
-    const deadline = Date.now() + NAMELESS_HOLDER_MS;
+    const judge = patience();
     while (true) {
       const result = tryAcquireKeys(lockspace, plan);
       if (result.outcome === "granted") {
@@ -186,10 +180,7 @@ class SyncManager implements Driver {
         return { outcome: "granted", grant: settleGrant(lockspace, grantee, plan, result.slots) };
       }
       const refusal = this.#refusal(lockspace, result.at);
-      if (refusal.holders.some((holder) => holder.name !== null) || Date.now() >= deadline) {
-        return { outcome: "refused", refusal };
-      }
-      await new Promise((resolve) => setTimeout(resolve, 2 + Math.random() * 8));
+      if (await judge(refusal.holders) === "final") return { outcome: "refused", refusal };
     }
   }
 

@@ -2,7 +2,7 @@ import type { GivenUpKey, Holder, RunningGuest, TakeBackOutcome } from "../drive
 import { LockvisorError } from "../errors.ts";
 import { countGrants, type Grantee, noteOf } from "../lockspace/grant.ts";
 import { readNotes, writeNotes } from "../lockspace/holder_note.ts";
-import { blockersOf, holderOfNote, holdersOfKey } from "../lockspace/key_holders.ts";
+import { blockersOf, holderOfNote, holdersOfKey, patience } from "../lockspace/key_holders.ts";
 import { keyState } from "../lockspace/key_state.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
 import { observeKey } from "../lockspace/slot_evidence.ts";
@@ -16,18 +16,21 @@ export type ReturningGuest = Omit<Grantee, "resources"> & { running: RunningGues
  * Takes the keys of a paused guest back. Their generations are compared only when all locks are held: from then on
  * nobody can change them. If one has grown, somebody else has had the disk, and all are given up again.
  */
-export function takeBackKeys(
+export async function takeBackKeys(
   lockspace: Lockspace,
   { running, ...grantee }: ReturningGuest,
   givenUp: readonly GivenUpKey[],
   changes: "refuse" | "accept",
-): TakeBackOutcome {
-  const result = retakeKeys(lockspace, running.carriers, givenUp);
-  if (result.outcome === "refused") {
-    const { mode } = givenUp.find(({ key }) => key === result.key)!;
-    const evidence = observeKey(lockspace, result.key, kernelFlocks());
-    const { holders } = holdersOfKey(lockspace, result.key, evidence, grantee.host);
-    return { outcome: "refused", key: result.key, holders: blockersOf(holders, mode) };
+): Promise<TakeBackOutcome> {
+  const judge = patience();
+  let result = retakeKeys(lockspace, running.carriers, givenUp);
+  while (result.outcome === "refused") {
+    const { key } = result;
+    const { mode } = givenUp.find((each) => each.key === key)!;
+    const evidence = observeKey(lockspace, key, kernelFlocks());
+    const holders = blockersOf(holdersOfKey(lockspace, key, evidence, grantee.host).holders, mode);
+    if (await judge(holders) === "final") return { outcome: "refused", key, holders };
+    result = retakeKeys(lockspace, running.carriers, givenUp);
   }
   if (result.outcome === "lost") return result;
   const keys = givenUp.map(({ key }) => key);
