@@ -1,6 +1,6 @@
 import type { Driver, Holder, Known, ResolvedResource } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
-import { descriptorFlock, openDescriptors } from "../process/descriptors.ts";
+import { descriptorFlock } from "../process/descriptors.ts";
 import { commandName, lifeOf } from "../process/process_identity.ts";
 import type { GuestRecord } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
@@ -32,32 +32,20 @@ export async function proveReleased(
   while (true) {
     const held = isHeldNow(driver, keys);
     if (held !== true) return held;
-    const { own, others } = processesHolding(record, keys, store);
+    const { own, others } = processesHolding(record, keys, { store, driver });
     if (own.length === 0 && others.length > 0) return false;
-    if (performance.now() >= deadline) return judgeLate(record, keys, { own, store, driver });
+    if (own.length === 0 && isTakenElsewhere(record, keys, driver)) return null;
+    if (performance.now() >= deadline) throw leftOver(record, own);
     await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
   }
 }
 
 /**
- * What a lock means that outlived the guest's holders. Where the kernel does not show who has it, a process of this
- * host that has the lock file open inherited it, and a guest that left a note has taken it, on another host.
- * @throws {LockvisorError} `locked` for a left-over of the guest
+ * Whether a lock that no process of this host has is the guest's: not if another guest, of another host, has left a
+ * note about it.
  */
-function judgeLate(
-  record: GuestRecord,
-  keys: readonly string[],
-  { own, store, driver }: { own: readonly number[]; store: GuestStore; driver: Driver },
-): null {
-  if (own.length > 0) throw leftOver(record, own);
-  const elsewhere = carriersOfOthers(record, store);
-  const heirs = driver.holdings().filter(({ process, locks }) =>
-    !elsewhere.has(process.pid) && locks.some(({ key }) => keys.includes(key))
-  );
-  const { uuid } = record;
-  const isTaken = holdersOf(driver, keys).some((holder) => holder.uuid !== null && holder.uuid !== uuid);
-  if (heirs.length > 0 || !isTaken) throw leftOver(record, heirs.map(({ process }) => process.pid));
-  return null;
+function isTakenElsewhere({ uuid }: GuestRecord, keys: readonly string[], driver: Driver): boolean {
+  return holdersOf(driver, keys).some((holder) => holder.uuid !== null && holder.uuid !== uuid);
 }
 
 /** Who stands in the way of these keys. */
@@ -74,7 +62,7 @@ function isHeldNow(driver: Driver, keys: readonly string[]): Known {
   try {
     return driver.isHeld(keys);
   } catch (error) {
-    if (error instanceof LockvisorError && error.code === "io") return null;
+    if (error instanceof LockvisorError && (error.code === "io" || error.code === "config")) return null;
     throw error;
   }
 }
@@ -96,29 +84,25 @@ function leftOver(record: GuestRecord, own: readonly number[]): LockvisorError {
 }
 
 /**
- * The processes that have a flock on the lock files of these keys: the guest's `own` left-overs, and `others` whose
- * locks are their own. A process that itself called flock(2) has not inherited the lock from the guest.
+ * The processes of this host that have these locks: the guest's `own` left-overs, and `others` whose locks are their
+ * own. A process that itself called flock(2) has not inherited the lock from the guest.
  */
-function processesHolding(record: GuestRecord, keys: readonly string[], store: GuestStore) {
-  const wanted = new Set(keys);
+function processesHolding(
+  record: GuestRecord,
+  keys: readonly string[],
+  { store, driver }: { store: GuestStore; driver: Driver },
+) {
   const elsewhere = carriersOfOthers(record, store);
   const carriers = new Set(record.carriers.filter((each) => lifeOf(each) === "alive").map(({ pid }) => pid));
   const own: number[] = [];
   const others: number[] = [];
-  for (const { name } of Deno.readDirSync("/proc")) {
-    const pid = Number(name);
-    if (!Number.isInteger(pid) || pid === Deno.pid) continue;
-    const view = openDescriptors(pid);
-    if (view.kind !== "seen") continue;
-    for (const [descriptor, target] of view.targets) {
-      const key = /\/([0-9a-f]{64})\.[ab]$/.exec(target)?.[1];
-      if (key === undefined || !wanted.has(key)) continue;
-      const flock = descriptorFlock(pid, descriptor);
-      if (flock === undefined) continue;
-      const isOthers = elsewhere.has(pid) || (flock.pid === pid && !carriers.has(pid));
-      (isOthers ? others : own).push(pid);
-      break;
-    }
+  for (const { process: { pid }, locks } of driver.holdings()) {
+    const wanted = locks.filter(({ key }) => keys.includes(key));
+    if (wanted.length === 0) continue;
+    const callers = wanted.flatMap(({ slots }) => Object.values(slots))
+      .map((descriptor) => descriptorFlock(pid, descriptor)?.pid);
+    const isOthers = elsewhere.has(pid) || (callers.includes(pid) && !carriers.has(pid));
+    (isOthers ? others : own).push(pid);
   }
   return { own, others };
 }
