@@ -37,7 +37,7 @@ import { carrierEvidence } from "../lib/lockspace/carrier_evidence.ts";
 import { holdingsIn } from "../lib/lockspace/holdings.ts";
 import { notedGuests } from "../lib/lockspace/noted_guests.ts";
 import { removeNote } from "../lib/lockspace/holder_note.ts";
-import { blockersOf, holdersOfKey } from "../lib/lockspace/key_holders.ts";
+import { blockersOf, holdersOfKey, patience } from "../lib/lockspace/key_holders.ts";
 import { planKeys, type PlannedKey } from "../lib/lockspace/key_plan.ts";
 import { readKeyState } from "../lib/lockspace/key_state.ts";
 import {
@@ -52,12 +52,6 @@ import { observeKey, type SlotEvidence } from "../lib/lockspace/slot_evidence.ts
 import { refuseTooManyLocks } from "../lib/process/descriptor_numbers.ts";
 import { type FlockEntry, kernelFlocks } from "../lib/process/descriptors.ts";
 import { identifySelf, type ProcessIdentity } from "../lib/process/process_identity.ts";
-
-/**
- * How long a refusal without a name is tried again, in milliseconds: whoever holds the key but has left no note
- * yet is either starting (and will have one in an instant), or giving back (and the key is free in an instant).
- */
-const NAMELESS_HOLDER_MS = 1000;
 
 /** The flock driver: both slots of every key of every resource, held by the guest's own process. */
 class SyncManager implements Driver {
@@ -225,7 +219,7 @@ class SyncManager implements Driver {
     this.#objectToLocalLockspace(lockspace, wanted);
     const plan = planKeys(wanted);
     refuseTooManyLocks(plan.length * 2);
-    const deadline = Date.now() + NAMELESS_HOLDER_MS;
+    const judge = patience();
     while (true) {
       const result = tryAcquireKeys(lockspace, plan);
       if (result.outcome === "granted") {
@@ -239,10 +233,7 @@ class SyncManager implements Driver {
         return { outcome: "granted", grant: settleGrant(lockspace, grantee, plan, result.slots) };
       }
       const refusal = this.#refusal(lockspace, result.at);
-      if (refusal.holders.some((holder) => holder.name !== null) || Date.now() >= deadline) {
-        return { outcome: "refused", refusal };
-      }
-      await new Promise((resolve) => setTimeout(resolve, 2 + Math.random() * 8));
+      if (await judge(refusal.holders) === "final") return { outcome: "refused", refusal };
     }
   }
 
@@ -289,7 +280,10 @@ class SyncManager implements Driver {
     const lockspace = this.#openLockspace();
     let flocks: FlockEntry[] | undefined;
     return claims.map((claim) =>
-      claim.locks.length === 0 ? [] : carrierEvidence(lockspace, claim, flocks ??= kernelFlocks())
+      claim.locks.length === 0 ? [] : carrierEvidence(lockspace, claim, {
+        flocks: flocks ??= kernelFlocks(),
+        hostId: this.#config.host.id,
+      })
     );
   }
 
@@ -308,16 +302,14 @@ class SyncManager implements Driver {
     const { guest, process } = running;
     const resources = [noted(guestLease(guest)), ...running.resources];
     const grantee = { guest, process, host: this.#config.host, plugin: definition.name, resources };
-    const deadline = Date.now() + NAMELESS_HOLDER_MS;
+    const judge = patience();
     while (true) {
       const outcome = await regainKeys(
         this.#openLockspace(),
         { ...grantee, running, lost },
         { carry: (locks, descriptors) => this.#carry(running, locks, descriptors), changes: "refuse" },
       );
-      const isNameless = outcome.outcome === "refused" && outcome.holders.every(({ name }) => name === null);
-      if (!isNameless || Date.now() >= deadline) return outcome;
-      await new Promise((resolve) => setTimeout(resolve, 2 + Math.random() * 8));
+      if (outcome.outcome !== "refused" || await judge(outcome.holders) === "final") return outcome;
     }
   }
 

@@ -3,7 +3,7 @@ import { LockvisorError } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
 import { type Grantee, noteOf } from "../lockspace/grant.ts";
 import { writeNotes } from "../lockspace/holder_note.ts";
-import { blockersOf, holdersOfKey } from "../lockspace/key_holders.ts";
+import { blockersOf, holdersOfKey, patience } from "../lockspace/key_holders.ts";
 import { keyState } from "../lockspace/key_state.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
 import { observeKey } from "../lockspace/slot_evidence.ts";
@@ -29,7 +29,7 @@ export async function takeBackKeys(
     carry: Carry;
   },
 ): Promise<TakeBackOutcome> {
-  const result = takeBackInside(lockspace, guest, givenUp, changes);
+  const result = await takeBackInside(lockspace, guest, givenUp, changes);
   if (result.outcome !== "uncarried") return result;
   const lost = [...givenUp].sort((one, other) => one.key < other.key ? -1 : 1);
   return takenBack(await regainKeys(lockspace, { ...guest, lost }, { carry, changes }));
@@ -52,18 +52,21 @@ function takenBack(result: RegainOutcome): TakeBackOutcome {
  * Takes the keys of a paused guest back. Their generations are compared only when all locks are held: from then on
  * nobody can change them. If one has grown, somebody else has had the disk, and all are given up again.
  */
-function takeBackInside(
+async function takeBackInside(
   lockspace: Lockspace,
   { running, ...grantee }: ReturningGuest,
   givenUp: readonly GivenUpKey[],
   changes: "refuse" | "accept",
-): TakeBackOutcome | { outcome: "uncarried"; key: string } {
-  const result = retakeKeys(lockspace, running.carriers, givenUp);
-  if (result.outcome === "refused") {
-    const { mode } = givenUp.find(({ key }) => key === result.key)!;
-    const evidence = observeKey(lockspace, result.key, kernelFlocks());
-    const { holders } = holdersOfKey(lockspace, result.key, evidence, grantee.host);
-    return { outcome: "refused", key: result.key, holders: blockersOf(holders, mode) };
+): Promise<TakeBackOutcome | { outcome: "uncarried"; key: string }> {
+  const judge = patience();
+  let result = retakeKeys(lockspace, running.carriers, givenUp);
+  while (result.outcome === "refused") {
+    const { key } = result;
+    const { mode } = givenUp.find((each) => each.key === key)!;
+    const evidence = observeKey(lockspace, key, kernelFlocks());
+    const holders = blockersOf(holdersOfKey(lockspace, key, evidence, grantee.host).holders, mode);
+    if (await judge(holders) === "final") return { outcome: "refused", key, holders };
+    result = retakeKeys(lockspace, running.carriers, givenUp);
   }
   if (result.outcome !== "taken") return result;
   failpoint("resume.taken");
