@@ -150,12 +150,6 @@ function narrowed(
   } as Operation;
 }
 
-/** As the program takes them: all disks, then all leases. */
-function inOrder(wishes: readonly Wish[]): Wish[] {
-  const isLease = ({ resource }: Wish) => resource.includes(":");
-  return [...wishes.filter((wish) => !isLease(wish)), ...wishes.filter(isLease)];
-}
-
 /** An operation in a few words, as one would type it. */
 export function inWords(operation: Operation): string {
   const asked = (wishes: readonly Wish[]) => wishes.map(({ resource, access }) => `${resource}=${access}`);
