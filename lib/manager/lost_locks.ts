@@ -20,7 +20,8 @@ export function unlockedResources(
 /** The keys that the kernel does not show as held: each slot by one carrier or another. */
 export function unheldKeys(keys: readonly string[], evidence: readonly LockEvidence[]): string[] {
   const held = heldByKey(evidence);
-  return keys.filter((key) => (held.get(key) ?? false) === false);
+  // What is not known is not lost.
+  return keys.filter((key) => !held.has(key) || held.get(key) === false);
 }
 
 /** Whether each key is held, with each slot by one carrier or another: a guest may have a key in several. */
