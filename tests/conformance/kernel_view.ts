@@ -1,17 +1,10 @@
 import { identity } from "../../lib/identity/key.ts";
+import { flockedFiles } from "../support/kernel.ts";
 import type { World } from "../support/world.ts";
 
 /** Files of a world on which a process has an flock, by the kernel's word. */
 export function lockedFiles(world: World, pid: number): string[] {
-  const files = Array.from(Deno.readDirSync(`/proc/${pid}/fdinfo`), ({ name }) => {
-    try {
-      const isLocked = /^lock:.*FLOCK/m.test(Deno.readTextFileSync(`/proc/${pid}/fdinfo/${name}`));
-      return isLocked ? Deno.readLinkSync(`/proc/${pid}/fd/${name}`) : "";
-    } catch {
-      return ""; // closed meanwhile
-    }
-  });
-  return files.filter((file) => file.startsWith(`${world.lockspace}/`)).sort();
+  return flockedFiles(pid).filter((file) => file.startsWith(`${world.lockspace}/`));
 }
 
 /** Whether anybody has the first slot of a lease, by trying; for drivers that lock resources. */

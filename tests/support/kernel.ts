@@ -29,11 +29,14 @@ export function snapshot(directory: string): string[] {
 
 /** Descriptors of a process that hold a flock, by the kernel's word: the files' paths. */
 export function flockedFiles(pid: number): string[] {
-  const files: string[] = [];
-  for (const { name } of Deno.readDirSync(`/proc/${pid}/fdinfo`)) {
-    if (/^lock:.*FLOCK/m.test(Deno.readTextFileSync(`/proc/${pid}/fdinfo/${name}`))) {
-      files.push(Deno.readLinkSync(`/proc/${pid}/fd/${name}`));
+  const files = Array.from(Deno.readDirSync(`/proc/${pid}/fdinfo`), ({ name }) => {
+    try {
+      const isLocked = /^lock:.*FLOCK/m.test(Deno.readTextFileSync(`/proc/${pid}/fdinfo/${name}`));
+      return isLocked ? [Deno.readLinkSync(`/proc/${pid}/fd/${name}`)] : [];
+    } catch (error) {
+      if (error instanceof Deno.errors.NotFound) return []; // closed meanwhile
+      throw error;
     }
-  }
-  return files.sort();
+  });
+  return files.flat().sort();
 }
