@@ -63,11 +63,8 @@ function guestOf(notes: NotesByKey): NotedGuest {
   const { uuid } = newest.guest;
   const lease = identity(leaseIdentity("guest", uuid)).key;
   const resources = new Map<string, NotedResource>();
-  for (const { resources: noted } of notes.values()) {
-    for (const resource of noted) {
-      if (resource.keys.includes(lease)) continue;
-      resources.set(`${resource.type} ${resource.name}`, resource);
-    }
+  for (const resource of resourcesIn(notes)) {
+    if (!resource.keys.includes(lease)) resources.set(`${resource.type} ${resource.name}`, resource);
   }
   const isNoted = ({ keys }: NotedResource) => keys.every((key) => notes.has(key));
   const all = [...resources.values()];
@@ -85,6 +82,16 @@ function guestOf(notes: NotesByKey): NotedGuest {
     withoutNotes: all.filter((resource) => !isNoted(resource)).map(({ type, name }) => ({ type, name })),
     ...(grants.length === 0 ? {} : { grants: grants satisfies GrantedKey[] }),
   };
+}
+
+/**
+ * All that the notes name. What a note beside a key of the resource itself says comes last: others may be of an earlier
+ * grant of it.
+ */
+function resourcesIn(notes: NotesByKey): NotedResource[] {
+  const all = [...notes].flatMap(([key, note]) => note.resources.map((resource) => ({ key, resource })));
+  const isBeside = ({ key, resource: { keys } }: (typeof all)[number]) => keys.includes(key);
+  return [...all.filter((each) => !isBeside(each)), ...all.filter(isBeside)].map(({ resource }) => resource);
 }
 
 function readAction(text: string): OnLockFailure {
