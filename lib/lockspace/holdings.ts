@@ -23,10 +23,27 @@ export function holdingsIn(lockspace: Lockspace, pids?: readonly number[]): Hold
     const found = identifyWithName(pid);
     if (found === undefined) return []; // it has ended meanwhile
     const { process, name } = found;
-    return name === HOLDER_COMMAND
+    return isHolder(pid, name)
       ? [{ process, locks, proof, kind: "holder", guestPid: watchedPid(process) }]
       : [{ process, locks, proof, kind: "other" }];
   });
+}
+
+/**
+ * Until it runs and has named itself, a holder is called by the number of the descriptor that its program is in. It
+ * must not be taken for a child of the guest then: a guest that has just ended would live on in it.
+ */
+function isHolder(pid: number, name: string): boolean {
+  if (name === HOLDER_COMMAND) return true;
+  return /^\d+$/.test(name) && linkTarget(`/proc/${pid}/exe`).startsWith(`/memfd:${HOLDER_COMMAND} `);
+}
+
+function linkTarget(path: string): string {
+  try {
+    return Deno.readLinkSync(path);
+  } catch {
+    return ""; // it has ended
+  }
 }
 
 function identifyWithName(pid: number): { process: ProcessIdentity; name: string } | undefined {

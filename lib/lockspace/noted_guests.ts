@@ -64,11 +64,8 @@ function guestOf(lockspace: Lockspace, notes: NotesByKey, hostId: string): Noted
   const { uuid } = newest.guest;
   const lease = identity(leaseIdentity("guest", uuid)).key;
   const resources = new Map<string, NotedResource>();
-  for (const { resources: noted } of notes.values()) {
-    for (const resource of noted) {
-      if (resource.keys.includes(lease)) continue;
-      resources.set(`${resource.type} ${resource.name}`, resource);
-    }
+  for (const resource of resourcesIn(notes)) {
+    if (!resource.keys.includes(lease)) resources.set(`${resource.type} ${resource.name}`, resource);
   }
   const paused = pausedNoteOf(lockspace, newest, { leaseKey: lease, hostId, uuid });
   for (const resource of paused?.resources ?? []) {
@@ -104,6 +101,16 @@ function pausedNoteOf(
   const paused = readPausedNote(lockspace, guest);
   const own = paused?.process;
   return own?.pid === pid && own.startTime === startTime && own.bootId === bootId ? paused : undefined;
+}
+
+/**
+ * All that the notes name. What a note beside a key of the resource itself says comes last: others may be of an earlier
+ * grant of it.
+ */
+function resourcesIn(notes: NotesByKey): NotedResource[] {
+  const all = [...notes].flatMap(([key, note]) => note.resources.map((resource) => ({ key, resource })));
+  const isBeside = ({ key, resource: { keys } }: (typeof all)[number]) => keys.includes(key);
+  return [...all.filter((each) => !isBeside(each)), ...all.filter(isBeside)].map(({ resource }) => resource);
 }
 
 function readAction(text: string): OnLockFailure {

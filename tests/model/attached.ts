@@ -11,8 +11,11 @@ import type { SeenRecord, Stage } from "./stage.ts";
  */
 const LOST_LOCKS: "stay lost" | "come back" = "come back";
 
-/** Whether the records were there when `attach` began. */
-export type Records = "kept" | "wiped";
+/**
+ * Whether the records were there when `attach` began. `kept by the way`: another command looked for what was cut off,
+ * as `acquire` and `adopt` do for a guest that seems to be refused by itself; it mends, and notes no states.
+ */
+export type Records = "kept" | "kept by the way" | "wiped";
 
 /**
  * Holds what `attach` has left against what it may and must do, and brings the model up to date: no lock that was held
@@ -44,7 +47,9 @@ export function acceptAttached(stage: Stage, model: AccessModel, records: Record
       );
     }
     const lost = model.lost(guest).length > 0;
-    if (guest.state !== "paused") guest.state = lost ? "lock-lost" : "running";
+    if (records !== "kept by the way" && guest.state !== "paused") {
+      guest.state = lost ? "lock-lost" : "running";
+    }
   }
   return forgotten;
 }
@@ -82,28 +87,38 @@ function acceptCarriers(
   for (const { pid, held } of guest.carriers) {
     assert.ok(held.size === 0 || seen.has(pid!), `process ${pid} holds locks and is not in the record`);
   }
-  const known = new Set(guest.carriers.map(({ pid }) => pid));
   for (const { kind, pid, locks } of record.carriers) {
-    if (known.has(pid)) continue;
-    assert.ok(kind === "holder" && lives(pid), `process ${pid} in the record of ${guest.name}`);
-    const carrier: ModelCarrier = { kind, pid, lives: true, open: new Map(), held: new Set() };
-    for (const key of locks.map(({ key }) => stage.keyNamed(key))) {
-      const access = key === model.names.leaseOf(guest.name) ? "exclusive" : accessOf(model, guest, key);
-      assert.ok(!model.isHeldBy(guest, key) && !guest.givenUp.has(key), `${key} was not lost`);
-      assert.deepEqual(model.blockersOf(key, access), [], `${key} is somebody's`);
-      assert.equal(model.generation(key), guest.granted.get(key), `${key} was somebody's in between`);
-      const generation = generationOf(stage, key);
-      // Taking it again may count as a grant.
-      if (access === "exclusive" && generation === model.generation(key) + 1) {
-        model.generations.set(key, generation);
-      }
-      guest.granted.set(key, generation);
-      carrier.open.set(key, access);
-      carrier.held.add(key);
+    const carrier = guest.carriers.find((each) => each.pid === pid) ??
+      { kind, pid, lives: true, open: new Map(), held: new Set() };
+    if (!carrier.lives) continue;
+    if (!guest.carriers.includes(carrier)) {
+      assert.ok(kind === "holder" && lives(pid), `process ${pid} in the record of ${guest.name}`);
+      guest.carriers.push(carrier);
     }
-    guest.carriers.push(carrier);
+    for (const key of locks.map(({ key }) => stage.keyNamed(key))) {
+      if (!carrier.held.has(key) && !guest.givenUp.has(key)) regain(stage, model, { guest, carrier, key });
+    }
   }
-  if (records === "kept") guest.carriers = guest.carriers.filter(({ pid }) => seen.has(pid!));
+  if (records !== "wiped") guest.carriers = guest.carriers.filter(({ pid }) => seen.has(pid!));
+}
+
+/** A lock that was lost is the guest's again: by right, if nobody has it or has had it. */
+function regain(
+  stage: Stage,
+  model: AccessModel,
+  { guest, carrier, key }: { guest: ModelGuest; carrier: ModelCarrier; key: Key },
+): void {
+  const access = key === model.names.leaseOf(guest.name) ? "exclusive" : accessOf(model, guest, key);
+  assert.ok(!model.isHeldBy(guest, key), `${key} was not lost`);
+  assert.deepEqual(model.blockersOf(key, access), [], `${key} is somebody's`);
+  assert.equal(model.generation(key), guest.granted.get(key), `${key} was somebody's in between`);
+  const generation = generationOf(stage, key);
+  // Taking it again may count as a grant.
+  const isCounted = access === "exclusive" && generation === model.generation(key) + 1;
+  if (isCounted) model.generations.set(key, generation);
+  guest.granted.set(key, generation);
+  carrier.open.set(key, access);
+  carrier.held.add(key);
 }
 
 /**

@@ -5,8 +5,8 @@ import type { Access, GuestName, Operation, ResourceName, Wish } from "./operati
 export interface Outcome {
   /** What standard error says. */
   says?: RegExp;
-  /** Who stands in the way, key by key: the message names the guests of one of these keys. */
-  inTheWay?: ReadonlyMap<Key, readonly GuestName[]>;
+  /** Who stands in the way now, key by key: the message names the guests of one of these keys. */
+  inTheWay?: () => ReadonlyMap<Key, readonly GuestName[]>;
   /** What has changed then. Without it, nothing has. */
   change?: () => void;
 }
@@ -26,8 +26,8 @@ export function start(
   const asked = model.plan(wishes);
   if (asked === undefined) return IN_TWO_WAYS;
   const plan = new Map(asked).set(model.names.leaseOf(name), "exclusive");
-  const conflicts = model.conflicts(plan);
-  if (conflicts.size > 0) return { 75: { says: /is locked by guest "/, inTheWay: conflicts } };
+  const inTheWay = () => model.conflicts(plan);
+  if (inTheWay().size > 0) return { 75: { says: /is locked by guest "/, inTheWay } };
   if (model.guests.has(name)) {
     // It lives and has lost its lease: its name tells. The locks were granted for a moment, and that counts.
     return { 75: { says: /is running already/, change: () => model.count(plan, name) } };
@@ -99,8 +99,8 @@ export function acquire(model: AccessModel, name: GuestName, wishes: readonly Wi
   }
   const plan = model.plan(missing);
   if (plan === undefined) return IN_TWO_WAYS;
-  const conflicts = model.conflicts(plan);
-  if (conflicts.size > 0) return { 75: { says: /is locked by guest "/, inTheWay: conflicts } };
+  const inTheWay = () => model.conflicts(plan);
+  if (inTheWay().size > 0) return { 75: { says: /is locked by guest "/, inTheWay } };
   const change = () => {
     guest.carriers.push(carrier("holder", plan));
     guest.resources.push(...missing);
@@ -146,12 +146,13 @@ export function pause(model: AccessModel, name: GuestName, locks: "kept" | "rele
   if (guest === undefined) return NOT_RUNNING;
   const change = () => {
     guest.state = "paused";
-    if (locks === "kept" || guest.givenUp.size > 0) return;
+    if (locks === "kept") return;
     const keys = model.keysLeaving(guest, guest.resources);
     for (const { open, held } of guest.carriers) {
       for (const [key, access] of open) {
         if (!keys.has(key)) continue;
-        guest.givenUp.set(key, { access, generation: model.generation(key) });
+        // What an earlier pause gave up is remembered as it was then.
+        if (!guest.givenUp.has(key)) guest.givenUp.set(key, { access, generation: model.generation(key) });
         held.delete(key);
       }
     }
@@ -164,9 +165,9 @@ export function resume(model: AccessModel, name: GuestName, changes: "refuse" | 
   const guest = model.guests.get(name);
   if (guest === undefined) return NOT_RUNNING;
   const plan = new Map([...guest.givenUp].map(([key, { access }]) => [key, access]));
-  const conflicts = model.conflicts(plan);
+  const inTheWay = () => model.conflicts(plan);
   const foresight: Foresight = {};
-  if (conflicts.size > 0) foresight[75] = { says: /is locked by guest "/, inTheWay: conflicts };
+  if (inTheWay().size > 0) foresight[75] = { says: /is locked by guest "/, inTheWay };
   const dead = guest.carriers.filter(({ lives }) => !lives);
   if (dead.some(({ open }) => [...open.keys()].some((key) => guest.givenUp.has(key)))) {
     foresight[65] = { says: /release and acquire the (disk|lease) anew/ };

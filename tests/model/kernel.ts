@@ -101,16 +101,16 @@ export async function assertEnded(pids: readonly number[]): Promise<void> {
   for (const pid of pids) await until(`process ${pid} has ended`, () => !lives(pid), 3000);
 }
 
-/** The processes that hold locks beside some guests, by their command lines. */
+/** The processes that hold locks beside some guests, by their command lines: they give themselves their name later. */
 export function holdersBeside(guestPids: ReadonlySet<number>): number[] {
   return Array.from(Deno.readDirSync("/proc"), ({ name }) => Number(name)).filter((pid) => {
     if (!(pid > 0)) return false;
     try {
-      if (Deno.readTextFileSync(`/proc/${pid}/comm`) !== "lockvisor-hold\n" || !lives(pid)) return false;
-      const guest = /\(pid (\d+)\)/.exec(Deno.readTextFileSync(`/proc/${pid}/cmdline`))?.[1];
-      return guestPids.has(Number(guest));
+      const command = Deno.readTextFileSync(`/proc/${pid}/cmdline`);
+      const guest = /\0holds locks of guest .* \(pid (\d+)\)\0$/.exec(command)?.[1];
+      return guestPids.has(Number(guest)) && lives(pid);
     } catch {
-      return false;
+      return false; // it has ended
     }
   });
 }

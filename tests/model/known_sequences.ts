@@ -29,6 +29,14 @@ export const KNOWN_SEQUENCES: readonly (readonly Operation[])[] = [
     adopt("B", wish("disk2")),
     { kind: "wipe-and-attach" },
   ],
+  // The access of an earlier grant came back with the record.
+  [
+    adopt("A", wish("disk1")),
+    release("A", "disk1"),
+    acquire("A", wish("disk1", "shared")),
+    { kind: "kill-holder", guest: "A", which: 0 },
+    { kind: "wipe-and-attach" },
+  ],
   // A refused adoption left the lock file of a guest that is none.
   [adopt("A", wish("disk1")), adopt("B", wish("disk1"))],
   // The lease on itself that a guest had lost was forgotten with its record.

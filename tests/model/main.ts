@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { KNOWN_SEQUENCES } from "./known_sequences.ts";
-import { type Operation, sequences } from "./operations.ts";
+import type { Operation } from "./operations.ts";
+import { sequences } from "./sequences.ts";
 import { play } from "./play.ts";
 import { compiled, inProcess } from "./program.ts";
 
