@@ -1,21 +1,10 @@
 import assert from "node:assert/strict";
+import { holders } from "./support/holders.ts";
 import { canLock, lockFiles } from "./support/kernel.ts";
+import { monitoredGuest } from "./support/monitored_guest.ts";
 import { qemuCommand } from "./support/qemu.ts";
 import { until } from "./support/until.ts";
 import { World } from "./support/world.ts";
-
-/** The holders of a guest, by what their command line says; a zombie is none. */
-function holders(guest: number): number[] {
-  const pids = Array.from(Deno.readDirSync("/proc"), ({ name }) => Number(name)).filter((pid) => pid > 0);
-  return pids.filter((pid) => {
-    try {
-      return Deno.readTextFileSync(`/proc/${pid}/cmdline`).includes(`(pid ${guest})`) &&
-        Deno.readTextFileSync(`/proc/${pid}/comm`) === "lockvisor-hold\n";
-    } catch {
-      return false;
-    }
-  });
-}
 
 async function lockedInKernel(world: World): Promise<string[]> {
   const files = lockFiles(world.lockspace);
@@ -158,25 +147,6 @@ Deno.test("hotplug of a guest that is unknown or has ended is refused", async ()
   assert.equal((await world.run(["check", "--disk", a])).code, 0);
 });
 
-/** A QEMU guest with a monitor that answers, without a disk of its own. */
-async function monitoredGuest(world: World, disk: string) {
-  const socket = `${world.directory}/qmp`;
-  const command = qemuCommand(disk, { extra: ["-qmp", `unix:${socket},server=on,wait=off`] });
-  const guest = await world.startRunning([
-    "run",
-    "--name",
-    "vm1",
-    "--qmp",
-    socket,
-    "--disk",
-    disk,
-    "--",
-    ...command,
-  ]);
-  await until("the monitor answers", async () => (await world.run(["resume", "vm1"])).code === 0);
-  return { guest, socket };
-}
-
 Deno.test("QEMU with a monitor gets the descriptors itself, and closes them on release", async () => {
   await using world = await World.create();
   const [a, b] = [await world.qcow2("a.qcow2"), await world.disk("b")];
@@ -242,33 +212,4 @@ Deno.test("while somebody else has QEMU's monitor, a holder takes the locks, and
     connection.close();
   }
   await until("no holder is left", () => holders(guest.pid).length === 0, 1000);
-});
-
-const ROUNDS = Number(Deno.env.get("LOCKVISOR_HOTPLUG_ROUNDS") ?? 6);
-
-Deno.test(`16 disks come and go ${ROUNDS} times, four processes at once, and nothing is left over`, async () => {
-  await using world = await World.create();
-  const disks = await Promise.all(Array.from({ length: 16 }, (_, number) => world.disk(`disk${number}`)));
-  const guest = await world.startRunning(["run", "--name", "vm1", "--", "sleep", "600"]);
-  const descriptors = () => Array.from(Deno.readDirSync(`/proc/${guest.pid}/fd`)).length;
-  const before = descriptors();
-  for (let round = 0; round < ROUNDS; round++) {
-    for (const command of ["acquire", "release"]) {
-      const results = await Promise.all(
-        [0, 1, 2, 3].map((part) =>
-          world.run([
-            command,
-            "vm1",
-            ...disks.slice(4 * part, 4 * part + 4).flatMap((disk) => ["--disk", disk]),
-          ])
-        ),
-      );
-      for (const { code, stderr } of results) assert.deepEqual([code, stderr], [0, ""]);
-      await assertStatusIsTrue(world, "vm1");
-      const count = command === "acquire" ? 16 : 0;
-      assert.equal((await statusOf(world, "vm1")).resources.length, count);
-    }
-  }
-  await until("no holder is left", () => holders(guest.pid).length === 0, 1000);
-  assert.equal(descriptors(), before);
 });

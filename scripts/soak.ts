@@ -1,0 +1,46 @@
+import { join } from "node:path";
+import { Failure, runScript, USAGE } from "./failure.ts";
+import { ROOT } from "./project.ts";
+
+/** A test in its long form. */
+interface Part {
+  path: string;
+  /** The environment variable by which the test takes its length, and what it is here. */
+  variable: string;
+  rounds: string;
+}
+
+/** By name: what takes longer than every change can wait for. The tests run in a short form with all others. */
+const PARTS: Record<string, Part> = {
+  race: { path: "tests/race_test.ts", variable: "LOCKVISOR_RACE_ROUNDS", rounds: "1000" },
+  gc: { path: "tests/gc_race_test.ts", variable: "LOCKVISOR_GC_ROUNDS", rounds: "1000" },
+  hotplug: { path: "tests/hotplug_loop_test.ts", variable: "LOCKVISOR_HOTPLUG_ROUNDS", rounds: "100" },
+  model: { path: "tests/model_test.ts", variable: "LOCKVISOR_MODEL_SEQUENCES", rounds: "20000" },
+};
+
+/** Longer than all parts take, one after the other on a busy machine, in minutes. */
+const MINUTES = "720";
+
+/**
+ * Runs tests in their long form, all or those that are named. Variables that are set already keep their values. Ends as
+ * the tests do: with the line `N passed, N failed`.
+ */
+async function main(): Promise<number> {
+  const unknown = Deno.args.find((name) => !Object.hasOwn(PARTS, name));
+  if (unknown !== undefined) {
+    throw new Failure(`there is no part "${unknown}"; there are: ${Object.keys(PARTS).join(", ")}`, {
+      status: USAGE,
+    });
+  }
+  const parts = (Deno.args.length === 0 ? Object.keys(PARTS) : Deno.args).map((name) => PARTS[name]!);
+  const lengths = parts.map(({ variable, rounds }) => [variable, Deno.env.get(variable) ?? rounds]);
+  const { code } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "--allow-all", join(ROOT, "scripts/test.ts"), ...parts.map(({ path }) => path)],
+    cwd: ROOT,
+    env: { LOCKVISOR_TEST_MINUTES: MINUTES, ...Object.fromEntries(lengths) },
+    stdin: "null",
+  }).spawn().status;
+  return code;
+}
+
+if (import.meta.main) await runScript("soak", main);
