@@ -41,7 +41,12 @@ class NopDriver implements Driver {
     return Promise.resolve({ outcome: "granted", carrier: { ...process, kind: "guest", locks: [] } });
   }
 
-  unplug({ carriers }: RunningGuest): Promise<UnplugOutcome> {
+  unplug(
+    { carriers }: RunningGuest,
+    _keys: readonly string[],
+    remember: () => void = () => {},
+  ): Promise<UnplugOutcome> {
+    remember();
     return Promise.resolve({ carriers: [...carriers], missing: [] });
   }
 

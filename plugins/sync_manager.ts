@@ -140,10 +140,14 @@ class SyncManager implements Driver {
     return { ...startHolder(process, descriptors, label), kind: "holder", locks };
   }
 
-  async unplug({ guest, carriers }: RunningGuest, keys: readonly string[]): Promise<UnplugOutcome> {
+  async unplug(
+    { guest, carriers }: RunningGuest,
+    keys: readonly string[],
+    remember?: () => void,
+  ): Promise<UnplugOutcome> {
     const { unplugKeys } = await import("../lib/carrier/live_guest.ts");
     const lockspace = this.#openLockspace();
-    const outcome = await unplugKeys(lockspace, { carriers, qmp: guest.qmp }, keys);
+    const outcome = await unplugKeys(lockspace, { carriers, qmp: guest.qmp }, keys, remember);
     failpoint("release.unlocked");
     for (const key of keys) {
       removeNote(lockspace, key, this.#config.host.id, guest.uuid);

@@ -142,13 +142,19 @@ Deno.test("a guest of one's own with somebody else's lockspace: it is not stoppe
   ]);
   await Deno.chown(world.lockspace, NOBODY, NOBODY);
   for (
-    const command of ["stop", "status", "attach", "acquire", "release", "pause --release", "break"] as const
+    const command of ["stop", "attach", "acquire", "release", "pause --release", "break"] as const
   ) {
     await assertRefusedTwice(world, argumentsOf(command, "vm1", disks), {
       code: 77,
       says: /^lockvisor: lockspace \S+ belongs to uid 65534, not to uid 0/,
     });
   }
+  const status = await world.run(["status", "vm1"]);
+  assert.match(
+    status.stdout,
+    /^vm1 +running +\d+ +\S+ +0\/3 \(3 \?\) /m,
+    "it lives, and its locks are not known",
+  );
   assert.notEqual(identifyProcess(guest.pid), undefined, "it runs on");
 });
 

@@ -4,7 +4,7 @@ import type { Lockspace } from "../lockspace/lockspace.ts";
 import { type Slot, slotPath, SLOTS } from "../lockspace/slot.ts";
 import { closeInMonitor } from "./monitor.ts";
 import { sendSignal } from "../process/ending.ts";
-import { steerFlock } from "./steer.ts";
+import { requireReach, steerFlock } from "./steer.ts";
 
 /** What a guest holds and how to reach it. */
 export interface UnplugSource {
@@ -17,13 +17,23 @@ export interface UnplugSource {
  * Gives up keys in whichever carrier holds them. What QEMU was handed it closes again; a holder that has nothing left
  * ends. What a carrier does not hold any more is told and is no failure: the guest has lost the disk, and nothing may
  * block that.
+ * @param remember told before the first lock goes
+ * @throws {LockvisorError} `permission` when one of the processes cannot be reached; nothing was told or given up then
  */
 export async function unplugKeys(
   lockspace: Lockspace,
   { carriers, qmp }: UnplugSource,
   keys: readonly string[],
+  remember: () => void = () => {},
 ): Promise<UnplugOutcome> {
   const wanted = new Set(keys);
+  for (const carrier of carriers) {
+    const first = carrier.locks.find(({ key }) => wanted.has(key));
+    const slot = SLOTS.find((each) => first !== undefined && each in first.slots);
+    if (first === undefined || slot === undefined) continue;
+    requireReach(carrier, { path: slotPath(lockspace, first.key, slot), descriptor: first.slots[slot] });
+  }
+  remember();
   const missing: string[] = [];
   const remaining: Carrier[] = [];
   failpoint("release.begun");

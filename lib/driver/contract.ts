@@ -236,8 +236,12 @@ export interface HotplugMethods {
   ): Promise<AdoptOutcome>;
   /** Takes all locks of resources that a running guest gets, or none. They are in a carrier of their own then. */
   plug(running: RunningGuest, resources: readonly ResolvedResource[]): Promise<PlugOutcome>;
-  /** Gives up keys that a running guest holds, wherever they are held, with their notes. */
-  unplug(running: RunningGuest, keys: readonly string[]): Promise<UnplugOutcome>;
+  /**
+   * Gives up keys that a running guest holds, wherever they are held, with their notes.
+   * @param remember told before the first lock goes, and not when none can go: cut off after that, nobody may take the
+   * locks for lost
+   */
+  unplug(running: RunningGuest, keys: readonly string[], remember?: () => void): Promise<UnplugOutcome>;
 }
 
 /** What a driver of the ability `pause` does. */

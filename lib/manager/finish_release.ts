@@ -1,4 +1,4 @@
-import type { Driver } from "../driver/contract.ts";
+import type { Driver, UnplugOutcome } from "../driver/contract.ts";
 import { failpoint } from "../failpoint.ts";
 import { runningGuest } from "./attached_record.ts";
 import type { GuestRecord, RecordedResource } from "./guest_record.ts";
@@ -9,7 +9,7 @@ import { keysToGiveUp } from "./hotplug_plan.ts";
  * Marks resources in a record as leaving, before the first of their locks goes: cut off after that, nobody may take
  * them for lost and lock them again.
  */
-export function markLeaving(
+function markLeaving(
   store: GuestStore,
   record: GuestRecord,
   leaving: readonly RecordedResource[],
@@ -23,6 +23,30 @@ export function markLeaving(
 }
 
 /**
+ * Gives up resources of a guest, and takes them out of its record.
+ * @returns the record, and the keys that were not held any more
+ * @throws {LockvisorError} `permission` when a process with one of their locks cannot be reached; nothing changed then
+ */
+export async function releaseResources(
+  { store, driver }: { store: GuestStore; driver: Driver },
+  record: GuestRecord,
+  leaving: readonly RecordedResource[],
+): Promise<ReleaseOutcome> {
+  let marked = record;
+  const keys = keysToGiveUp(record, leaving);
+  const outcome = await driver.unplug(runningGuest(record), keys, () => {
+    marked = markLeaving(store, record, leaving);
+  });
+  return takeOut(store, { record: marked, leaving, keys }, outcome);
+}
+
+/** A record without what was given up, and the keys that were not held any more. */
+interface ReleaseOutcome {
+  record: GuestRecord;
+  missing: string[];
+}
+
+/**
  * Gives up the locks of the resources that a record marks as leaving, and takes them out of it. May be done again
  * after it was cut off anywhere.
  * @returns the record, and the keys that were not held any more
@@ -30,11 +54,22 @@ export function markLeaving(
 export async function finishRelease(
   { store, driver }: { store: GuestStore; driver: Driver },
   record: GuestRecord,
-): Promise<{ record: GuestRecord; missing: string[] }> {
+): Promise<ReleaseOutcome> {
   const leaving = record.resources.filter((resource) => resource.leaving);
   if (leaving.length === 0) return { record, missing: [] };
   const keys = keysToGiveUp(record, leaving);
-  const { carriers, missing } = await driver.unplug(runningGuest(record), keys);
+  return takeOut(store, { record, leaving, keys }, await driver.unplug(runningGuest(record), keys));
+}
+
+function takeOut(
+  store: GuestStore,
+  { record, leaving, keys }: {
+    record: GuestRecord;
+    leaving: readonly RecordedResource[];
+    keys: readonly string[];
+  },
+  { carriers, missing }: UnplugOutcome,
+): ReleaseOutcome {
   failpoint("release.unnoted");
   const gone = new Set(keys);
   const updated = store.update(record, (current) => ({

@@ -42,6 +42,9 @@ export interface RecordedResource {
   leaving?: true;
 }
 
+/** A pause that keeps the locks or gives them up, or a resume that has all locks back. */
+export type PendingChange = "pause" | "pause-release" | "resume";
+
 /** What is written down about a guest: a hint for people and for finding things, never proof. */
 export interface GuestRecord {
   uuid: string;
@@ -59,6 +62,8 @@ export interface GuestRecord {
   grants?: readonly GrantedKey[];
   /** What a paused guest has given up until it resumes. */
   givenUp: GivenUpKey[];
+  /** What is being done to the guest's processors: cut off, `attach` finishes it. */
+  pending?: PendingChange;
   command: string[];
   qmp: string | null;
   onLockFailure: OnLockFailure;
@@ -90,6 +95,7 @@ export function parseGuestRecord(value: unknown): GuestRecord {
     resources: fields.list("resources", readResource),
     grants: readGrants(fields),
     givenUp: fields.list("givenUp", readGrant),
+    ...readPending(fields),
     command: fields.list("command", readText),
     qmp: fields.optionalText("qmp") ?? null,
     onLockFailure: fields.get("onLockFailure", isOnLockFailure, "pause, kill or ignore"),
@@ -157,6 +163,20 @@ function readResource(value: unknown): RecordedResource {
     keys: fields.list("keys", readKey),
     ...(fields.get("leaving", isOptionalTrue, "true") === undefined ? {} : { leaving: true }),
   };
+}
+
+function readPending(fields: JsonFields): { pending?: PendingChange } {
+  const pending = fields.get("pending", isOptionalChange, "pause, pause-release or resume");
+  return pending === undefined ? {} : { pending };
+}
+
+function isOptionalChange(value: unknown): value is PendingChange | undefined {
+  return value === undefined || value === "pause" || value === "pause-release" || value === "resume";
+}
+
+/** A record in a state, with nothing on its way any more. */
+export function settled({ pending: _, ...record }: GuestRecord, state: GuestState): GuestRecord {
+  return { ...record, state };
 }
 
 function isOptionalTrue(value: unknown): value is true | undefined {

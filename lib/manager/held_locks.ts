@@ -65,7 +65,8 @@ export function knownKeys({ leaseKeys, resources, givenUp, carriers }: GuestReco
  * each key that the guest should hold, no process of the guest holds another one, and nothing is on its way.
  */
 export function isAsRecorded(record: GuestRecord, held: HeldLocks): boolean {
-  if (record.state === "lock-lost" || record.resources.some(({ leaving }) => leaving)) return false;
+  if (record.pending !== undefined || record.state === "lock-lost") return false;
+  if (record.resources.some(({ leaving }) => leaving)) return false;
   const wanted = wantedKeys(record);
   const missing = new Set<string>();
   for (const key of wanted) missing.add(`${key}a`).add(`${key}b`);

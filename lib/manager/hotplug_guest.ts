@@ -4,7 +4,7 @@ import { failpoint } from "../failpoint.ts";
 import { adoptableProcess, adoptedBefore, adoptGuest } from "./adopt_guest.ts";
 import { attachGuests } from "./attach_guests.ts";
 import { type AttachedContext, currentRecord, refuseLostLocks, runningGuest } from "./attached_record.ts";
-import { finishRelease, markLeaving } from "./finish_release.ts";
+import { finishRelease, releaseResources } from "./finish_release.ts";
 import { type GuestRecord, type RecordedResource, withGrants } from "./guest_record.ts";
 import {
   type HotplugReport,
@@ -121,7 +121,7 @@ export async function unplugResources(
         : []
     );
     if (leaving.length === 0) return { record, report: { done: steps, warnings } };
-    const finished = await finishRelease({ store, driver }, markLeaving(store, record, leaving));
+    const finished = await releaseResources({ store, driver }, record, leaving);
     for (const key of finished.missing) {
       warnings.push(`key ${key} of guest "${record.name}" was not locked any more`);
     }

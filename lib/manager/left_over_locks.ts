@@ -56,7 +56,12 @@ function holdersOf(driver: Driver, keys: readonly string[]): Holder[] {
     const identities = [{ key, text: key, scope: "whole" as const }];
     return { type: "lease", name: key, access: "exclusive", identities, onNetworkStorage: false };
   });
-  return driver.forecast(undefined, resources).flatMap(({ holders }) => holders);
+  try {
+    return driver.forecast(undefined, resources).flatMap(({ holders }) => holders);
+  } catch (error) {
+    if (error instanceof LockvisorError && error.code === "unavailable") return []; // it does not tell
+    throw error;
+  }
 }
 
 /** A guest has ended whether or not its lockspace can be asked. */

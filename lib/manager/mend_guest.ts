@@ -9,7 +9,7 @@ import type { GuestStore } from "./guest_store.ts";
 import { HeldLocks, keysIn, knownKeys, slotsOf, wantedKeys, wholeKeys } from "./held_locks.ts";
 import { claimsOf, lostResources, unheldKeys } from "./lost_locks.ts";
 import { type Obstacle, obstacleOf } from "./obstacle.ts";
-import { giveUpLocks } from "./pause_guest.ts";
+import { finishPausing, finishResuming, giveUpLocks } from "./pause_guest.ts";
 
 /** A guest whose record is in doubt, and what is said about it. */
 export interface GuestUnderRepair {
@@ -34,10 +34,42 @@ export interface MendingContext {
  */
 export async function mendGuest(context: MendingContext, guest: GuestUnderRepair): Promise<GuestUnderRepair> {
   let mended = guest;
-  for (const step of [finishLeaving, adoptStrays, noteCarriers, finishPause, regainLocks]) {
+  for (const step of MENDING) {
     mended = await step(context, mended);
   }
   return mended;
+}
+
+/** In this order: what was to go goes first, what is to run on runs last. */
+const MENDING = [
+  finishLeaving,
+  finishStopping,
+  adoptStrays,
+  noteCarriers,
+  finishPause,
+  regainLocks,
+  finishContinuing,
+];
+
+/** A pause that was cut off while the processors were stopped. */
+async function finishStopping(
+  { store, driver }: MendingContext,
+  guest: GuestUnderRepair,
+): Promise<GuestUnderRepair> {
+  const { pending } = guest.record;
+  if (pending !== "pause" && pending !== "pause-release") return guest;
+  const record = await finishPausing({ store, driver }, guest.record, pending);
+  return repaired(guest, record, "finished the pause of it that was cut off");
+}
+
+/** A resume that was cut off after all locks were back. */
+async function finishContinuing(
+  { store, driver }: MendingContext,
+  guest: GuestUnderRepair,
+): Promise<GuestUnderRepair> {
+  if (guest.record.pending !== "resume") return guest;
+  const record = await finishResuming({ store, driver }, guest.record);
+  return repaired(guest, record, "finished the resume of it that was cut off");
 }
 
 /** The guest's own processes as they are now; the pass at the beginning tells which there are. */

@@ -3,7 +3,8 @@ import { LockvisorError } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
 import { type AttachedContext, currentRecord, refuseLostLocks, runningGuest } from "./attached_record.ts";
 import { finishRelease } from "./finish_release.ts";
-import { type GuestRecord, withGrants } from "./guest_record.ts";
+import { hasMonitor } from "./guest_monitor.ts";
+import { type GuestRecord, settled, withGrants } from "./guest_record.ts";
 import { keysToGiveUp } from "./hotplug_plan.ts";
 import { formatLockState, parseLockState } from "./lock_state.ts";
 import { startProcessors, stopProcessors } from "./processors.ts";
@@ -28,11 +29,29 @@ export async function pauseGuest(
 ): Promise<GuestRecord> {
   return await store.withGuest(guest.uuid, async () => {
     const { record } = await finishRelease({ store, driver }, currentRecord(store, guest));
-    await stopProcessors(record, "leave");
-    failpoint("pause.stopped");
-    if (locks === "kept") return store.update(record, (current) => ({ ...current, state: "paused" }));
-    return await giveUpLocks({ store, driver }, record);
+    return await finishPausing({ store, driver }, record, locks === "kept" ? "pause" : "pause-release");
   });
+}
+
+/** Stops the processors, and gives the locks up if that is wanted. May be done again after it was cut off anywhere. */
+export async function finishPausing(
+  { store, driver }: Pick<AttachedContext, "store" | "driver">,
+  record: GuestRecord,
+  pending: "pause" | "pause-release",
+): Promise<GuestRecord> {
+  // Written first: a guest whose processors stand still must not pass for a running one.
+  const announced = hasMonitor(record)
+    ? store.update(record, (current) => ({ ...current, pending }))
+    : record;
+  try {
+    await stopProcessors(announced, "leave");
+  } catch (error) {
+    store.update(announced, (current) => settled(current, current.state));
+    throw error;
+  }
+  failpoint("pause.stopped");
+  if (pending === "pause") return store.update(announced, (current) => settled(current, "paused"));
+  return await giveUpLocks({ store, driver }, announced);
 }
 
 /** Gives up what a guest that is paused still has of its resources. May be done again after it was cut off anywhere. */
@@ -46,15 +65,14 @@ export async function giveUpLocks(
     // What an earlier pause wrote stays: a resume that was refused and cut off has found a later generation.
     const earlier = record.givenUp.filter(({ key }) => givenUp.some((each) => each.key === key));
     paused = store.update(record, (current) => ({
-      ...current,
-      state: "paused",
+      ...settled(current, "paused"),
       givenUp: [...withGrants(givenUp, earlier)],
     }));
   });
   failpoint("pause.unnoted");
-  return paused.state === "paused"
+  return paused.state === "paused" && paused.pending === undefined
     ? paused
-    : store.update(record, (current) => ({ ...current, state: "paused" }));
+    : store.update(record, (current) => settled(current, "paused"));
 }
 
 /**
@@ -86,13 +104,27 @@ export async function resumeGuest(
       ],
       grants: withGrants(current.grants, grants),
       givenUp: [],
+      pending: "resume",
     }));
     failpoint("resume.recorded");
+    return await finishResuming({ store, driver }, locked);
+  });
+}
+
+/** Lets a guest run on that has its locks. May be done again after it was cut off anywhere. */
+export async function finishResuming(
+  { store, driver }: Pick<AttachedContext, "store" | "driver">,
+  locked: GuestRecord,
+): Promise<GuestRecord> {
+  try {
     refuseLostLocks(driver, locked, locked.resources.filter(({ keys }) => keys.length > 0));
     await startProcessors(locked);
-    failpoint("resume.continued");
-    return store.update(locked, (current) => ({ ...current, state: "running" }));
-  });
+  } catch (error) {
+    store.update(locked, (current) => settled(current, current.state));
+    throw error;
+  }
+  failpoint("resume.continued");
+  return store.update(locked, (current) => settled(current, "running"));
 }
 
 /**
