@@ -2,6 +2,10 @@ import { type CliContext, processContext } from "./lib/cli/context.ts";
 import { runProgram } from "./lib/cli/program.ts";
 import { Interrupted } from "./lib/cli/interrupted.ts";
 import { errnoOf, exitStatusOf, LockvisorError } from "./lib/errors.ts";
+import { LeftOut } from "./lib/left_out.ts";
+
+/** The whole program, from the place of the start part that a compiled program begins with; see scripts/start_part.ts. */
+const WHOLE_PART = new URL("whole/main.js", import.meta.url).href;
 
 /** The only place that ends the process: everything below throws or returns an exit status. */
 const context = processContext();
@@ -10,7 +14,8 @@ if (!context.environment("LOCKVISOR_DEBUG")) Error.stackTraceLimit = 0;
 try {
   Deno.exit(await runProgram(Deno.args, context));
 } catch (error) {
-  Deno.exit(report(error, context));
+  if (error instanceof LeftOut) await import(WHOLE_PART);
+  else Deno.exit(report(error, context));
 }
 
 /** Tells the user about an error and gives the exit status that stands for it. */

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { LockvisorError } from "../lib/errors.ts";
-import { isNetworkDisk, networkIdentity, readNetworkDisk } from "../lib/identity/network_disk.ts";
+import { networkIdentity, readNetworkDisk } from "../lib/identity/network_disk.ts";
+import { isNetworkDisk } from "../lib/identity/network_scheme.ts";
 import { resolveResource } from "../lib/identity/resource.ts";
 import { normalHost, normalPath, percentDecode, percentEncode } from "../lib/identity/uri.ts";
 
