@@ -4,9 +4,6 @@ import { Interrupted } from "./lib/cli/interrupted.ts";
 import { errnoOf, exitStatusOf, LockvisorError } from "./lib/errors.ts";
 import { LeftOut } from "./lib/left_out.ts";
 
-/** The whole program, from the place of the start part that a compiled program begins with; see scripts/start_part.ts. */
-const WHOLE_PART = new URL("whole/main.js", import.meta.url).href;
-
 /** The only place that ends the process: everything below throws or returns an exit status. */
 const context = processContext();
 // A stack is shown only on demand, and collecting the first one takes a compiled program 4 ms.
@@ -14,8 +11,9 @@ if (!context.environment("LOCKVISOR_DEBUG")) Error.stackTraceLimit = 0;
 try {
   Deno.exit(await runProgram(Deno.args, context));
 } catch (error) {
-  if (error instanceof LeftOut) await import(WHOLE_PART);
-  else Deno.exit(report(error, context));
+  if (!(error instanceof LeftOut)) Deno.exit(report(error, context));
+  // A compiled program begins with a part of itself (scripts/start_part.ts); beside that is the whole.
+  await import(new URL("whole/main.js", import.meta.url).href);
 }
 
 /** Tells the user about an error and gives the exit status that stands for it. */

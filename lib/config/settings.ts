@@ -130,6 +130,7 @@ async function loadConfigFile(sources: SettingSources): Promise<RawConfig> {
     if (errnoOf(error) === "ENOENT" && named === undefined) return { values: {}, storage: [] };
     throw configFileError(file, named, error);
   }
+  if (bytes.length === 0) return { values: {}, storage: [] };
   const text = decode(bytes, file);
   if (text.split("\n").every((line) => /^\s*(#|$)/.test(line))) return { values: {}, storage: [] };
   const { readConfig } = await import("./config_file.ts");
