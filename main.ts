@@ -25,10 +25,17 @@ function report(error: unknown, context: CliContext): number {
   // The reader of our output has gone (`lockvisor status | head`): nothing is left to say, and nobody to say it to.
   if (errnoOf(error) === "EPIPE" || error instanceof Deno.errors.BrokenPipe) return 128 + 13;
   const known = error instanceof LockvisorError ? error : undefined;
-  if (known !== undefined && wantsJson()) context.out(JSON.stringify(known) + "\n");
+  if (known !== undefined && wantsJson()) printError(known, context);
   context.note(known?.message ?? `internal error: ${error instanceof Error ? error.message : error}`);
   if (context.environment("LOCKVISOR_DEBUG") && error instanceof Error) console.error(error.stack);
   return exitStatusOf(known?.code ?? "internal");
+}
+
+/** The error as JSON. Where results cannot be written, standard error and the exit status still tell what went wrong. */
+function printError(error: LockvisorError, context: CliContext): void {
+  try {
+    context.out(JSON.stringify(error) + "\n");
+  } catch { /* told on standard error */ }
 }
 
 /** Whether `--json` stands among our own arguments, not among those of the guest's command. */

@@ -102,7 +102,10 @@ const ERRNO_NAMES: Record<number, string> = {
   37: "ENOLCK",
   38: "ENOSYS",
   40: "ELOOP",
+  77: "EBADFD",
   95: "EOPNOTSUPP",
+  103: "ECONNABORTED",
+  107: "ENOTCONN",
   116: "ESTALE",
   122: "EDQUOT",
 };
@@ -126,6 +129,10 @@ const CODE_OF_ERRNO: Record<string, ErrorCode> = {
   ENOTDIR: "data",
 };
 
+/** How FUSE filesystems answer without their program, and some when their server is away. */
+const CUT_OFF =
+  "its filesystem is cut off: the program that serves it here, or its server, is gone; bring the server back, or mount it anew (umount -l, then mount)";
+
 const REASONS: Record<string, string> = {
   EACCES: "permission denied",
   EPERM: "operation not permitted",
@@ -139,5 +146,9 @@ const REASONS: Record<string, string> = {
   ENAMETOOLONG: "the name is too long",
   EMFILE: "too many open descriptors; raise the limit (ulimit -n, LimitNOFILE=)",
   ENFILE: "the system is out of file descriptors",
+  EBADFD:
+    "the storage server has forgotten the lock that a process of this host had on it; end the guest that has it open",
+  ECONNABORTED: CUT_OFF,
+  ENOTCONN: CUT_OFF,
   ESTALE: "stale file handle; the shared filesystem was remounted or the file was replaced",
 };

@@ -79,11 +79,12 @@ export type SettledGuest = AttachedGuest & { fate: LostLockFate };
 /**
  * After a restart, or when records are in doubt: finds every guest of this host again, mends what can be mended, and
  * deals with the guests whose locks are lost. `lock-lost` is noted in their records, and taken back when all is well.
- * @param choose which of the guests are meant; what it throws leaves everything as it is
+ * @param which.choose which of the guests are meant; what it throws leaves everything as it is
+ * @param which.problem told of each record that cannot be read, and whose guest nothing else tells of
  */
 export async function attachHost(
   { store, plugins, config }: HostLock,
-  choose: NonNullable<AttachContext["choose"]>,
+  { choose = (all) => all, problem }: Pick<AttachContext, "choose" | "problem">,
   action: LostLockAction,
 ): Promise<SettledGuest[]> {
   const entries = store.list();
@@ -99,6 +100,7 @@ export async function attachHost(
     hostId: config.host.id,
     drivers,
     entries,
+    ...(problem === undefined ? {} : { problem }),
     choose: (found) => {
       const chosen = new Set<AttachCandidate>(choose<AttachCandidate>([...found, ...unattended]));
       left = unattended.filter((each) => chosen.has(each));

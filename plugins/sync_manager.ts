@@ -26,31 +26,32 @@ import type {
   TakeBackOutcome,
   UnplugOutcome,
 } from "../lib/driver/contract.ts";
+import type { Carry } from "../lib/carrier/regain.ts";
 import { LockvisorError } from "../lib/errors.ts";
 import { failpoint } from "../lib/failpoint.ts";
 import { identity } from "../lib/identity/key.ts";
 import { leaseIdentity } from "../lib/identity/resource.ts";
 import { tryAcquireKeys } from "../lib/lockspace/acquire_keys.ts";
-import { type Grant, noted, settleGrant } from "../lib/lockspace/grant.ts";
+import { type Grant, noted, noteOf, settleGrant } from "../lib/lockspace/grant.ts";
 import { carrierEvidence } from "../lib/lockspace/carrier_evidence.ts";
 import { holdingsIn } from "../lib/lockspace/holdings.ts";
 import { notedGuests } from "../lib/lockspace/noted_guests.ts";
 import { removeNote } from "../lib/lockspace/holder_note.ts";
-import { blockersOf, holdersOfKey } from "../lib/lockspace/key_holders.ts";
+import { blockersOf, holdersOfKey, patience } from "../lib/lockspace/key_holders.ts";
 import { planKeys, type PlannedKey } from "../lib/lockspace/key_plan.ts";
 import { readKeyState } from "../lib/lockspace/key_state.ts";
+import {
+  forgetGivenUp,
+  type PausedGuest,
+  removePausedNote,
+  writePausedNote,
+} from "../lib/lockspace/paused_note.ts";
 import { type Lockspace, openLockspace } from "../lib/lockspace/lockspace.ts";
 import { SLOTS } from "../lib/lockspace/slot.ts";
 import { observeKey, type SlotEvidence } from "../lib/lockspace/slot_evidence.ts";
 import { refuseTooManyLocks } from "../lib/process/descriptor_numbers.ts";
 import { type FlockEntry, kernelFlocks } from "../lib/process/descriptors.ts";
 import { identifySelf, type ProcessIdentity } from "../lib/process/process_identity.ts";
-
-/**
- * How long a refusal without a name is tried again, in milliseconds: whoever holds the key but has left no note
- * yet is either starting (and will have one in an instant), or giving back (and the key is free in an instant).
- */
-const NAMELESS_HOLDER_MS = 1000;
 
 /** The flock driver: both slots of every key of every resource, held by the guest's own process. */
 class SyncManager implements Driver {
@@ -148,17 +149,25 @@ class SyncManager implements Driver {
       removeNote(lockspace, key, this.#config.host.id, guest.uuid);
       failpoint("release.note-removed");
     }
+    forgetGivenUp(lockspace, this.#pausedGuest(guest), keys);
     return outcome;
   }
 
   async giveUp(
-    { guest, carriers }: RunningGuest,
+    { guest, process, carriers, resources }: RunningGuest,
     keys: readonly string[],
     remember: (givenUp: GivenUpKey[]) => void,
   ): Promise<void> {
     const { giveUpKeys } = await import("../lib/carrier/live_guest.ts");
     const lockspace = this.#openLockspace();
-    giveUpKeys(lockspace, carriers, keys, remember);
+    const { host } = this.#config;
+    const lease = noted(guestLease(guest));
+    const grantee = { guest, process, host, plugin: definition.name, resources: [lease, ...resources] };
+    giveUpKeys(lockspace, carriers, keys, (givenUp) => {
+      remember(givenUp);
+      // After the record: as long as that is there nobody reads this.
+      writePausedNote(lockspace, this.#pausedGuest(guest), { note: noteOf(grantee, []), givenUp });
+    });
     failpoint("pause.released");
     for (const key of keys) {
       removeNote(lockspace, key, this.#config.host.id, guest.uuid);
@@ -172,13 +181,26 @@ class SyncManager implements Driver {
     changes: "refuse" | "accept",
   ): Promise<TakeBackOutcome> {
     const { takeBackKeys } = await import("../lib/carrier/live_guest.ts");
+    const { guest, process, resources } = running;
     const grantee = {
-      guest: running.guest,
-      process: running.process,
+      guest,
+      process,
       host: this.#config.host,
       plugin: definition.name,
+      resources: [noted(guestLease(guest)), ...resources],
+      running,
     };
-    return takeBackKeys(this.#openLockspace(), { ...grantee, running }, givenUp, changes);
+    const lockspace = this.#openLockspace();
+    const carry: Carry = (locks, descriptors) => this.#carry(running, locks, descriptors);
+    const outcome = await takeBackKeys(lockspace, grantee, { givenUp, changes, carry });
+    if (outcome.outcome === "taken") removePausedNote(lockspace, this.#pausedGuest(running.guest));
+    return outcome;
+  }
+
+  /** Where it is written what a guest gives up. */
+  #pausedGuest(guest: Guest): PausedGuest {
+    const { key: leaseKey } = identity(leaseIdentity("guest", guest.uuid));
+    return { leaseKey, hostId: this.#config.host.id, uuid: guest.uuid };
   }
 
   async inquire({ carriers }: RunningGuest, keys: readonly string[]): Promise<GivenUpKey[]> {
@@ -197,7 +219,7 @@ class SyncManager implements Driver {
     this.#objectToLocalLockspace(lockspace, wanted);
     const plan = planKeys(wanted);
     refuseTooManyLocks(plan.length * 2);
-    const deadline = Date.now() + NAMELESS_HOLDER_MS;
+    const judge = patience();
     while (true) {
       const result = tryAcquireKeys(lockspace, plan);
       if (result.outcome === "granted") {
@@ -211,10 +233,7 @@ class SyncManager implements Driver {
         return { outcome: "granted", grant: settleGrant(lockspace, grantee, plan, result.slots) };
       }
       const refusal = this.#refusal(lockspace, result.at);
-      if (refusal.holders.some((holder) => holder.name !== null) || Date.now() >= deadline) {
-        return { outcome: "refused", refusal };
-      }
-      await new Promise((resolve) => setTimeout(resolve, 2 + Math.random() * 8));
+      if (await judge(refusal.holders) === "final") return { outcome: "refused", refusal };
     }
   }
 
@@ -261,7 +280,10 @@ class SyncManager implements Driver {
     const lockspace = this.#openLockspace();
     let flocks: FlockEntry[] | undefined;
     return claims.map((claim) =>
-      claim.locks.length === 0 ? [] : carrierEvidence(lockspace, claim, flocks ??= kernelFlocks())
+      claim.locks.length === 0 ? [] : carrierEvidence(lockspace, claim, {
+        flocks: flocks ??= kernelFlocks(),
+        hostId: this.#config.host.id,
+      })
     );
   }
 
@@ -280,16 +302,14 @@ class SyncManager implements Driver {
     const { guest, process } = running;
     const resources = [noted(guestLease(guest)), ...running.resources];
     const grantee = { guest, process, host: this.#config.host, plugin: definition.name, resources };
-    const deadline = Date.now() + NAMELESS_HOLDER_MS;
+    const judge = patience();
     while (true) {
       const outcome = await regainKeys(
         this.#openLockspace(),
         { ...grantee, running, lost },
-        (locks, descriptors) => this.#carry(running, locks, descriptors),
+        { carry: (locks, descriptors) => this.#carry(running, locks, descriptors), changes: "refuse" },
       );
-      const isNameless = outcome.outcome === "refused" && outcome.holders.every(({ name }) => name === null);
-      if (!isNameless || Date.now() >= deadline) return outcome;
-      await new Promise((resolve) => setTimeout(resolve, 2 + Math.random() * 8));
+      if (outcome.outcome !== "refused" || await judge(outcome.holders) === "final") return outcome;
     }
   }
 

@@ -24,6 +24,7 @@ const LEFT_OUT = [
 /** Modules that are imported lazily only: it is the import that throws. */
 const NEVER_IMPORTED = [
   "lib/carrier/live_guest.ts",
+  "lib/cli/run_later.ts",
   "lib/cli/unhurried.ts",
   "lib/config/config_file.ts",
   "lib/manager/attached_guest.ts",

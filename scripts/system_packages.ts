@@ -23,6 +23,9 @@ const PACKAGE_OF: Record<string, string> = {
   fish: "fish",
   man: "man-db",
   groff: "groff-base",
+  glusterfs: "glusterfs-client",
+  glusterfsd: "glusterfs-server",
+  umount: "mount",
 };
 
 /** Debian gives these folders only to root's PATH, but everybody may run what is in them. */

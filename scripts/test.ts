@@ -27,6 +27,9 @@ const COMMANDS = [
   "fish",
   "man",
   "groff",
+  "glusterfs",
+  "glusterfsd",
+  "umount",
 ];
 
 /** Files that run at the same time. Each may start several guests, so more would only make deadlines tight. */

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { generation, notes, past } from "./support/garbage.ts";
+import { generation, keysOf, notes, past } from "./support/garbage.ts";
 import { canLock, flockedFiles, lockFiles } from "./support/kernel.ts";
 import { qemuCommand } from "./support/qemu.ts";
 import { until } from "./support/until.ts";
@@ -172,6 +172,20 @@ Deno.test("a lock that was taken from the guest's own descriptor is taken again 
   assert.deepEqual(flockedFiles(guest.pid), files);
   await guest.kill();
   assert.deepEqual(await lockedFiles(world), [], "no copy of ours has outlived it");
+});
+
+Deno.test("what was taken again in the guest's own descriptors is given up again if somebody had it in between", async () => {
+  await using world = await World.create();
+  const a = await world.disk("a");
+  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", a, "--", "sleep", "60"]);
+  const keys = await keysOf(world, a);
+  const ofDisk = (file: string) => keys.some((key) => file.includes(key));
+  for (const file of flockedFiles(guest.pid).filter(ofDisk)) await unlockInside(world, guest.pid, file);
+  await past(world, "other", a);
+  const { code, first } = await attach(world);
+  assert.deepEqual([code, first.obstacle!.outcome, first.obstacle!.had!.name], [75, "changed", "other"]);
+  assert.deepEqual(flockedFiles(guest.pid).filter(ofDisk), []);
+  assert.equal((await world.run(["check", "--disk", a])).code, 0);
 });
 
 for (const how of ["removed", "replaced"]) {

@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { LockvisorError } from "../lib/errors.ts";
 import { judgeFilesystem } from "../lib/doctor/filesystem.ts";
 import type { Verdict } from "../lib/doctor/finding.ts";
 import {
@@ -126,22 +127,40 @@ Deno.test("doctor, two processes: only 1 while held and 0 afterwards is exclusio
   assert.equal(judgeExclusion({ whileHeld: 1, afterwards: 1 }).verdict, "failure");
   assert.equal(judgeExclusion({ whileHeld: 66, afterwards: 66 }).verdict, "failure");
   assert.equal(judgeExclusion("no-flock-program").verdict, "warning");
+  assert.match(
+    judgeExclusion({ whileHeld: 1, afterwards: 0 }, "network").text,
+    /of this host .* on two of them/,
+  );
 });
 
-Deno.test("doctor, guests: what is recorded must be held, but by a paused one", () => {
-  const guest = (state: string, held: number, unknown: number): ObservedGuest =>
-    ({ view: { name: "vm1", pid: 7, state }, locks: { held, unknown, total: 3 } }) as ObservedGuest;
+Deno.test("doctor, guests: what is recorded must be held, but for what a pause gave up", () => {
+  const guest = (state: string, held: number, unknown: number, lost = 3 - held - unknown): ObservedGuest =>
+    ({ view: { name: "vm1", pid: 7, state }, locks: { held, unknown, lost, total: 3 } }) as ObservedGuest;
   const verdict = (...guests: ObservedGuest[]) => judgeGuests({ guests, damaged: [] }).verdict;
   assert.equal(verdict(), "ok");
   assert.equal(verdict(guest("running", 3, 0)), "ok");
   assert.equal(verdict(guest("running", 3, 0), guest("running", 2, 0)), "failure");
-  assert.equal(verdict(guest("paused", 0, 0)), "ok");
+  assert.equal(verdict(guest("paused", 1, 0, 0)), "ok");
+  assert.equal(verdict(guest("paused", 1, 0, 2)), "failure");
   assert.equal(verdict(guest("lock-lost", 3, 0)), "failure");
   assert.equal(verdict(guest("running", 0, 3)), "warning");
+  const partly = judgeGuests({ guests: [guest("running", 0, 2)], damaged: [] });
+  assert.equal(partly.verdict, "failure");
+  assert.match(partly.text, /holds 0 of its 3 locks, 2 more are not shown/);
   const damaged = [{ kind: "damaged", uuid: "u", file: "/f", reason: "it is cut" } as const];
   const judgement = judgeGuests({ guests: [], damaged });
   assert.equal(judgement.verdict, "failure");
   assert.match(judgement.text, /record \/f cannot be read: it is cut.*lockvisor attach/);
+});
+
+Deno.test("doctor, guests: a lockspace that does not answer fails, locks without a record draw a warning", () => {
+  const fault = new LockvisorError("io", "lockspace /l is cut off");
+  const cutOff = judgeGuests({ guests: [], damaged: [], fault });
+  assert.equal(cutOff.verdict, "failure");
+  assert.match(cutOff.text, /cannot be asked for: lockspace \/l is cut off/);
+  const stray = judgeGuests({ guests: [], damaged: [] }, [{ pid: 7, command: "qemu" }]);
+  assert.equal(stray.verdict, "warning");
+  assert.match(stray.text, /process 7 \(qemu\) holds locks of which no record speaks; .*lockvisor attach/);
 });
 
 Deno.test("doctor, programs are looked for folder by folder", async () => {

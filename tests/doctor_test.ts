@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import type { Verdict } from "../lib/doctor/finding.ts";
 import { closeDescriptor, flockDescriptor, pidfdGetfd, pidfdOpen } from "../lib/libc/pidfd.ts";
 import { everything } from "./support/refused.ts";
-import { World } from "./support/world.ts";
+import { BINARY, type Finished, World } from "./support/world.ts";
 
 interface Report {
   healthy: boolean;
@@ -10,7 +10,16 @@ interface Report {
 }
 
 async function doctor(world: World, args: string[] = [], env: Record<string, string> = {}) {
-  const { code, stdout, stderr } = await world.run(["doctor", "--json", ...args], { env });
+  return read(await world.run(["doctor", "--json", ...args], { env }));
+}
+
+/** `doctor` in a mount namespace of its own, after a shell script that makes it another one: `$W` is the world. */
+async function doctorAfter(world: World, script: string) {
+  const words = ["--mount", "sh", "-ec", `${script}; exec "$0" doctor --json`, BINARY];
+  return read(await world.execute("unshare", words, { env: { W: world.directory } }));
+}
+
+function read({ code, stdout, stderr }: Finished) {
   assert.equal(stderr, "");
   const report: Report = JSON.parse(stdout);
   assert.equal(code, report.healthy ? 0 : 1);
@@ -101,6 +110,68 @@ Deno.test("doctor: a running guest that has lost a lock fails the check", async 
   assert.match(after.textOf("guests"), /guest "vm1" \(pid \d+\) is running and holds 2 of its 3 locks/);
   await guest.kill();
 });
+
+Deno.test("doctor: locks of a process without a record draw a warning until attach has made the record again", async () => {
+  await using world = await World.create();
+  const disk = await world.disk("a");
+  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", disk, "--", "sleep", "60"]);
+  await Deno.remove(world.runtimeDir, { recursive: true });
+  const lost = await doctor(world);
+  assert.equal(lost.verdicts["guests"], "warning");
+  assert.match(
+    lost.textOf("guests"),
+    new RegExp(
+      `^process ${guest.pid} \\(sleep\\) holds locks of which no record speaks; .*lockvisor attach$`,
+    ),
+  );
+  assert.equal((await world.run(["attach"])).code, 0);
+  assert.equal((await doctor(world)).textOf("guests"), "1 guest, none has lost a lock");
+});
+
+Deno.test("doctor: a paused guest that lost what it did not give up fails the check", async () => {
+  await using world = await World.create();
+  const disk = await world.disk("a");
+  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", disk, "--", "sleep", "60"]);
+  assert.equal((await world.run(["pause", "vm1", "--release"])).code, 0);
+  assert.equal((await doctor(world)).verdicts["guests"], "ok");
+  unlockOne(guest.pid, `${world.lockspace}/${await leaseKey("vm1")}`);
+  assert.equal((await doctor(world)).verdicts["guests"], "failure");
+});
+
+Deno.test("doctor: a lockspace on an overlay draws a warning, one that cannot be written fails", async () => {
+  await using world = await World.create();
+  const overlay = await doctorAfter(
+    world,
+    'mkdir "$W/tmp"; mount -t tmpfs none "$W/tmp"; mkdir "$W/tmp/up" "$W/tmp/work"; ' +
+      'mount -t overlay none -o "lowerdir=$W/lockspace,upperdir=$W/tmp/up,workdir=$W/tmp/work" "$W/lockspace"',
+  );
+  assert.equal(overlay.verdicts["filesystem"], "warning");
+  assert.match(overlay.textOf("filesystem"), /^overlay: .*bind-mount a directory of the host/);
+  assert.equal(overlay.verdicts["locks"], "ok");
+  const readonly = await doctorAfter(
+    world,
+    'mount --bind "$W/lockspace" "$W/lockspace"; mount -o remount,bind,ro "$W/lockspace"',
+  );
+  assert.equal(readonly.verdicts["lockspace"], "ok");
+  assert.equal(readonly.verdicts["locks"], "failure");
+  assert.match(readonly.textOf("locks"), /the filesystem is read-only/);
+});
+
+Deno.test("doctor: few descriptors and no right to trace are told", async () => {
+  await using world = await World.create();
+  const few = await doctorAfter(world, "ulimit -n 100");
+  assert.equal(few.verdicts["descriptors"], "warning");
+  assert.match(few.textOf("descriptors"), /limit of 100 .* locks of 8 disks .*raise it/);
+  const words = ["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", BINARY, "doctor", "--json"];
+  const bound = read(await world.execute("setpriv", words));
+  assert.match(bound.textOf("running guests"), /CAP_SYS_PTRACE absent/);
+});
+
+/** The key of the lease that a guest has on itself. */
+async function leaseKey(name: string): Promise<string> {
+  const { uuidOfName, keyOf } = await import("../lib/identity/key.ts");
+  return keyOf(`lease:guest:${uuidOfName(name)}`);
+}
 
 /** Takes one lock off a guest from outside, as nothing of lockvisor does without being told to. */
 function unlockOne(pid: number, lockspace: string): void {

@@ -7,6 +7,7 @@ import {
   isWithin,
   type Mount,
   mountOf,
+  nameOnEveryHost,
   parseMountinfo,
   pathInside,
   readMounts,
@@ -232,4 +233,25 @@ Deno.test("mounts of this machine: every mount point is on its own mount or one 
     () => readMounts("/nonexistent/mountinfo"),
     (error) => error instanceof LockvisorError && error.code === "io",
   );
+});
+
+Deno.test("a file on GlusterFS has the volume's name, whichever server and directory it is mounted from", () => {
+  const cases: [source: string, name: string, path: string][] = [
+    ["hv1:/gv0", "gv0", "/a/b"],
+    ["hv2:gv0", "gv0", "/a/b"],
+    ["localhost:/gv0", "gv0", "/a/b"],
+    ["hv1,hv2:/gv0", "gv0", "/a/b"],
+    ["fe80::1:gv0", "gv0", "/a/b"],
+    ["[fe80::1]:/gv-0_x", "gv-0_x", "/a/b"],
+    ["/var/run/glusterd.socket:gv0", "gv0", "/a/b"],
+    ["hv1:/gv0/images", "gv0", "/images/a/b"],
+    ["hv1:gv0/im:ages/", "gv0", "/im:ages/a/b"],
+    ["glusterfs:(null)", "glusterfs:(null)", "/a/b"],
+    ["whatever", "whatever", "/a/b"],
+  ];
+  for (const [source, name, path] of cases) {
+    assert.deepEqual(nameOnEveryHost({ fstype: "fuse.glusterfs", source }, "/a/b"), { source: name, path });
+  }
+  const nfs = { fstype: "nfs4", source: "srv:/gv0/images" };
+  assert.deepEqual(nameOnEveryHost(nfs, "/a/b"), { source: nfs.source, path: "/a/b" });
 });

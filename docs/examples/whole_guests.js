@@ -9,10 +9,11 @@ export default {
 const RETRY_MS = 500;
 
 class WholeGuests {
-  constructor({ lockspace, host }) {
+  constructor({ lockspace, host, effectiveUid }) {
     this.lockspace = lockspace.path;
     this.directory = `${lockspace.path}/whole-guests`;
     this.host = host;
+    this.user = effectiveUid;
   }
 
   async acquire(guest) {
@@ -57,10 +58,20 @@ class WholeGuests {
     try {
       Deno.mkdirSync(this.directory, { mode: 0o700 });
     } catch (error) {
-      if (error instanceof Deno.errors.AlreadyExists) return;
-      if (!(error instanceof Deno.errors.NotFound)) throw error;
-      const message = `there is no lockspace ${this.lockspace}; make it: lockvisor init ${this.lockspace}`;
-      throw Object.assign(new Error(message), { code: "config" });
+      if (error instanceof Deno.errors.NotFound) {
+        throw failure(
+          "config",
+          `there is no lockspace ${this.lockspace}; make it: lockvisor init ${this.lockspace}`,
+        );
+      }
+      if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+    }
+    const { isDirectory, uid, mode } = Deno.lstatSync(this.directory);
+    if (!isDirectory || uid !== this.user || (mode & 0o022) !== 0) {
+      throw failure(
+        "permission",
+        `${this.directory} is not a folder of uid ${this.user} that nobody else may write`,
+      );
     }
   }
 
@@ -68,6 +79,11 @@ class WholeGuests {
     const since = new Date().toISOString();
     return { uuid, name, pid: Deno.pid, host: this.host.name, access: "exclusive", since, alive: true };
   }
+}
+
+/** An error with the code that decides the exit status. */
+function failure(code, message) {
+  return Object.assign(new Error(message), { code });
 }
 
 /** The name of a guest's lock: 64 hexadecimal digits. */

@@ -4,7 +4,7 @@ import { setOnExec } from "../libc/exec.ts";
 import { closeDescriptor } from "../libc/pidfd.ts";
 import { addressOf, syscall } from "../libc/syscall.ts";
 import { pin } from "../process/ending.ts";
-import { identifyProcess, type ProcessIdentity } from "../process/process_identity.ts";
+import { identifyProcess, lifeOf, type ProcessIdentity } from "../process/process_identity.ts";
 import { HOLDER_PROGRAMS } from "./holder_program.ts";
 
 /** Closed in our own program when it becomes another; memfd_create(2). */
@@ -32,7 +32,7 @@ export function startHolder(
     const inherited = [...descriptors, pidfd];
     inherited.forEach((descriptor) => setOnExec(descriptor, "kept"));
     try {
-      const holder = spawnHolder(program, pidfd, label);
+      const holder = spawnHolder(program, { guest, pidfd, label });
       failpoint("holder.started");
       return holder;
     } finally {
@@ -67,7 +67,11 @@ function openPidfd(guest: ProcessIdentity): number {
       `process ${guest.pid} of the guest is in another pid namespace; run this where the guest was started`;
     throw new LockvisorError("permission", text);
   }
-  throw new LockvisorError("data", `process ${guest.pid} of the guest has ended; it needs no more locks`);
+  throw guestEnded(guest);
+}
+
+function guestEnded({ pid }: ProcessIdentity): LockvisorError {
+  return new LockvisorError("data", `process ${pid} of the guest has ended; it needs no more locks`);
 }
 
 /** The holder's program as a file in memory. Directories that we may write are often mounted noexec. */
@@ -88,7 +92,10 @@ function programFile(): number {
   return descriptor;
 }
 
-function spawnHolder(program: number, pidfd: number, label: string): ProcessIdentity {
+function spawnHolder(
+  program: number,
+  { guest, pidfd, label }: { guest: ProcessIdentity; pidfd: number; label: string },
+): ProcessIdentity {
   let child: Deno.ChildProcess;
   try {
     child = new Deno.Command(`/proc/${Deno.pid}/fd/${program}`, {
@@ -106,6 +113,9 @@ function spawnHolder(program: number, pidfd: number, label: string): ProcessIden
   }
   child.unref();
   const identity = identifyProcess(child.pid);
-  if (identity === undefined) throw new LockvisorError("unavailable", "the holder has ended at once");
-  return identity;
+  if (identity !== undefined) return identity;
+  // It ends with its guest, which may have ended before the holder was looked at.
+  throw lifeOf(guest) === "dead"
+    ? guestEnded(guest)
+    : new LockvisorError("unavailable", "the holder has ended at once");
 }

@@ -96,6 +96,8 @@ function modeHeld({ carrier, file }: CarriedSlot): LockMode {
 export type RetakeOutcome =
   | { outcome: "taken" }
   | { outcome: "refused"; key: string }
+  /** No carrier is said to have it: the guest's record was lost, and made again. */
+  | { outcome: "uncarried"; key: string }
   /** The lock file was exchanged, or the guest has it open no more. */
   | { outcome: "lost"; key: string };
 
@@ -108,7 +110,7 @@ export function retakeKeys(
   const modes = new Map(givenUp.map(({ key, mode }) => [key, mode]));
   const slots = carriedSlots(lockspace, carriers, new Set(modes.keys()));
   const missing = givenUp.find(({ key }) => !slots.some((slot) => slot.key === key));
-  if (missing !== undefined) return { outcome: "lost", key: missing.key };
+  if (missing !== undefined) return { outcome: "uncarried", key: missing.key };
   const taken: CarriedSlot[] = [];
   for (const slot of slots) {
     const result = steerFlock(slot.carrier, slot.file, modes.get(slot.key)!);

@@ -37,7 +37,7 @@ type TakenSlot =
 export async function regainKeys(
   lockspace: Lockspace,
   guest: BereftGuest,
-  carry: Carry,
+  { carry, changes }: { carry: Carry; changes: "refuse" | "accept" },
 ): Promise<RegainOutcome> {
   const taken: TakenSlot[] = [];
   let isDone = false;
@@ -49,9 +49,10 @@ export async function regainKeys(
       return { remembered, state, verdict: judgeGeneration(remembered, state, guest.process) };
     });
     const changed = judged.find(({ verdict }) => verdict === "changed");
-    if (changed !== undefined) {
+    if (changed !== undefined && changes === "refuse") {
       const { remembered: { key }, state } = changed;
-      return { outcome: "changed", key, had: lastHolder(lockspace, key, { state, self: guest.guest.uuid }) };
+      const had = lastHolder(lockspace, key, { state, self: guest.guest.uuid });
+      return { outcome: "changed", key, generation: state?.generation ?? 0, had };
     }
     for (const { key } of guest.lost) ensureKeyDirectory(lockspace, key);
     const grants = countAgain(lockspace, guest, judged);

@@ -15,13 +15,21 @@ export async function attach(
   const action = (options.text("on-lost") ?? "leave") as LostLockAction;
   const session = await openSession(options, context);
   session.store.prepare(context.effectiveUid);
-  const guests: SettledGuest[] = await attachHost(session, (found) => chooseNamed(found, names), action);
+  const problems: LockvisorError[] = [];
+  const guests: SettledGuest[] = await attachHost(
+    session,
+    { choose: (found) => chooseNamed(found, names), problem: (error) => problems.push(error) },
+    action,
+  );
   context.out(options.isGiven("json") ? attachedJson(guests) : guests.map(attachedText).join(""));
+  for (const { message } of problems) context.note(message);
   for (const { record, warnings } of guests) {
     for (const warning of warnings) context.note(`warning: guest "${record.name}": ${printable(warning)}`);
   }
   for (const { record, fault } of guests) {
-    if (fault !== undefined) context.note(printable(`guest "${record.name}": ${fault.message}`));
+    if (fault === undefined) continue;
+    problems.push(fault);
+    context.note(printable(`guest "${record.name}": ${fault.message}`));
   }
   const unlocked = guests.filter(({ lost }) => lost.length > 0);
   for (const { record, lost, fate, obstacle } of unlocked) {
@@ -37,7 +45,7 @@ export async function attach(
     );
   }
   if (unlocked.some(({ fate }) => fate !== "killed")) return exitStatusOf("locked");
-  return Math.max(0, ...guests.map(({ fault }) => fault === undefined ? 0 : exitStatusOf(fault.code)));
+  return Math.max(0, ...problems.map(({ code }) => exitStatusOf(code)));
 }
 
 /**

@@ -32,7 +32,7 @@ export function driverConfig(context: CliContext, settings: Settings): DriverCon
 export function processContext(): CliContext {
   return {
     out: (text) => writeResults(text),
-    note: (line) => writeAll(Deno.stderr, `lockvisor: ${line}\n`),
+    note: (line) => tell(`lockvisor: ${line}\n`),
     environment: readVariable,
     effectiveUid: Deno.uid() ?? 0,
     hostName: Deno.hostname(),
@@ -57,6 +57,13 @@ function writeResults(text: string): void {
     if (errnoOf(error) === "EPIPE" || error instanceof Deno.errors.BrokenPipe) throw error;
     throw new LockvisorError("io", fileError("write the results", error).message, { cause: error });
   }
+}
+
+/** A warning that cannot be written must not cut off what is being done: the exit status tells the outcome. */
+function tell(text: string): void {
+  try {
+    writeAll(Deno.stderr, text);
+  } catch { /* nobody is left to tell */ }
 }
 
 function writeAll(stream: { writeSync(bytes: Uint8Array): number }, text: string): void {

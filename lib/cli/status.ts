@@ -11,6 +11,8 @@ import { type Colour, formatTable, type TableCell } from "./table.ts";
 export async function run({ options, arguments: [guest] }: Invocation, context: CliContext): Promise<number> {
   const session = await openSession(options, context);
   const host = await hostStatus(session);
+  // "No guests" would be more than is known then.
+  if (host.fault !== undefined && host.guests.length === 0) throw host.fault;
   const guests = guest === undefined ? host.guests : [selectGuest(host, guest)];
   if (options.isGiven("names")) {
     context.out(guests.map(({ view }) => `${printable(view.name)}\n`).join(""));
@@ -21,6 +23,7 @@ export async function run({ options, arguments: [guest] }: Invocation, context: 
       ? JSON.stringify({ guests: guests.map(({ view }) => view) }) + "\n"
       : formatGuests(guests, context),
   );
+  if (host.fault !== undefined) throw host.fault; // what is known was told; this is why the rest is not
   if (guest === undefined) refuseDamaged(host);
   return 0;
 }

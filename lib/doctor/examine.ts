@@ -5,7 +5,10 @@ import { directoryStatus, refuseUnsafeDirectory } from "../files/own_directory.t
 import { mountOf, readMountsAlong } from "../identity/mounts.ts";
 import { type Lockspace, type LockspaceLocation, openLockspace } from "../lockspace/lockspace.ts";
 import type { GuestStore } from "../manager/guest_store.ts";
-import { observeHost } from "../manager/guest_view.ts";
+import { unrecordedKeys } from "../manager/attach_plan.ts";
+import { isLockvisor, observeHost } from "../manager/guest_view.ts";
+import { driverNames } from "../manager/registry.ts";
+import { commandName } from "../process/process_identity.ts";
 import { judgeFilesystem } from "./filesystem.ts";
 import { failure, type Finding, finding, type Judgement, ok, warning } from "./finding.ts";
 import {
@@ -15,6 +18,7 @@ import {
   judgeKernel,
   judgePidfd,
   judgeQemu,
+  type Stray,
 } from "./judgements.ts";
 import { findProgram, ownDescriptorLimit, ownPtraceCapability, ptraceScope } from "./system_facts.ts";
 import { tryExclusion, tryPidfd } from "./trials.ts";
@@ -33,13 +37,11 @@ export interface Patient {
 
 /** Everything that can be checked on this host, in the order in which it is shown. Nothing is changed for good. */
 export async function examine(patient: Patient): Promise<Finding[]> {
+  const lockspace = lookAtLockspace(patient);
   return [
-    ...await examineLockspace(patient),
+    ...await examineLockspace(lockspace, patient.searchPath),
     finding("runtime directory", await attempt(() => judgeRuntimeDirectory(patient))),
-    finding(
-      "guests",
-      await attempt(() => judgeGuests(observeHost(patient.store, patient.store.list(), patient.findDriver))),
-    ),
+    finding("guests", await attempt(() => judgeHost(patient, lockspace.kind))),
     ...await examineSystem(patient.searchPath),
   ];
 }
@@ -54,7 +56,8 @@ export async function examineSystem(searchPath: string): Promise<Finding[]> {
     })
   );
   const qemu = judgeQemu({
-    system: findProgram(searchPath, /^(qemu-system-.+|qemu-kvm)$/),
+    system: findProgram(searchPath, new RegExp(`^qemu-system-${Deno.build.arch}$`)) ??
+      findProgram(searchPath, /^(qemu-system-.+|qemu-kvm)$/),
     image: findProgram(searchPath, /^qemu-img$/),
   });
   return [
@@ -65,22 +68,30 @@ export async function examineSystem(searchPath: string): Promise<Finding[]> {
   ];
 }
 
-async function examineLockspace(patient: Patient): Promise<Finding[]> {
-  const { lockspace: location, effectiveUid, storage, searchPath } = patient;
-  let lockspace: Lockspace;
+type Look = { kind: "open"; lockspace: Lockspace } | { kind: "unusable"; judgement: Judgement };
+
+/** Opens the lockspace without making it. */
+function lookAtLockspace({ lockspace: location, effectiveUid, storage }: Patient): Look {
   try {
     if (location.origin === "default" && directoryStatus("lockspace", location.path) === undefined) {
-      return [finding("lockspace", warning(`${location.path} does not exist yet; the first start makes it`))];
+      const judgement = warning(`${location.path} does not exist yet; the first start makes it`);
+      return { kind: "unusable", judgement };
     }
-    lockspace = openLockspace(location, effectiveUid, storage);
+    return { kind: "open", lockspace: openLockspace(location, effectiveUid, storage) };
   } catch (error) {
-    return [finding("lockspace", asFailure(error))];
+    return { kind: "unusable", judgement: asFailure(error) };
   }
+}
+
+async function examineLockspace(look: Look, searchPath: string): Promise<Finding[]> {
+  if (look.kind === "unusable") return [finding("lockspace", look.judgement)];
+  const { lockspace } = look;
   const flockProgram = findProgram(searchPath, /^flock$/);
+  const tried = async () => judgeExclusion(await tryExclusion(lockspace, flockProgram), lockspace.reach);
   return [
     finding("lockspace", ok(`${lockspace.path} (id ${lockspace.id}) belongs to us alone`)),
     finding("filesystem", await attempt(() => judgeMountOf(lockspace))),
-    finding("locks", await attempt(async () => judgeExclusion(await tryExclusion(lockspace, flockProgram)))),
+    finding("locks", await attempt(tried)),
   ];
 }
 
@@ -91,6 +102,21 @@ function judgeMountOf({ path, reach }: Lockspace): Judgement {
   }
   const { fstype, options } = mount;
   return judgeFilesystem({ fstype, options, ...reach === "network" ? { declared: "shared" } : {} });
+}
+
+function judgeHost({ store, findDriver }: Patient, lockspace: Look["kind"]): Judgement {
+  const host = observeHost(store, store.list(), findDriver);
+  return judgeGuests(host, lockspace === "open" ? findStrays(store, findDriver) : []);
+}
+
+/** Processes with locks of which no record speaks; a start on its way to its record is none. */
+function findStrays(store: GuestStore, findDriver: Patient["findDriver"]): Stray[] {
+  const holdings = driverNames().flatMap((name) => findDriver(name)?.holdings() ?? []);
+  const records = store.list().flatMap((entry) => entry.kind === "record" ? [entry.record] : []);
+  const unrecorded = new Set(unrecordedKeys(holdings, records));
+  return holdings.filter(({ locks }) => locks.some(({ key }) => unrecorded.has(key)))
+    .map(({ process: { pid } }) => pid).filter((pid) => !isLockvisor(pid))
+    .map((pid) => ({ pid, command: commandName(pid) }));
 }
 
 function judgeRuntimeDirectory({ store: { runtimeDir }, effectiveUid }: Patient): Judgement {

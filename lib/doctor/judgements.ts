@@ -82,7 +82,10 @@ export interface ExclusionFacts {
 }
 
 /** Whether a lock of one process keeps a second one out, and only as long as it is held. */
-export function judgeExclusion(facts: ExclusionFacts | "no-flock-program"): Judgement {
+export function judgeExclusion(
+  facts: ExclusionFacts | "no-flock-program",
+  reach: "host" | "network" = "host",
+): Judgement {
   if (facts === "no-flock-program") {
     return warning("not tried, since flock(1) is not found on PATH; install util-linux");
   }
@@ -92,28 +95,47 @@ export function judgeExclusion(facts: ExclusionFacts | "no-flock-program"): Judg
   if (facts.afterwards !== 0) {
     return failure(`a second process was refused after the lock was given back; ${remedy}`);
   }
-  return ok("two processes exclude each other");
-}
-
-/** Whether the guests' records agree with the locks that the kernel shows. */
-export function judgeGuests({ guests, damaged }: HostView): Judgement {
-  const faults = [
-    ...damaged.map(({ file, reason }) => `record ${file} cannot be read: ${reason}`),
-    ...guests.filter(hasLostLocks).map(({ view, locks }) =>
-      `guest "${view.name}" (pid ${view.pid}) is ${view.state} and holds ${locks.held} of its ${locks.total} locks`
-    ),
-  ];
-  if (faults.length > 0) return failure(`${faults.join("; ")}; see: lockvisor status, lockvisor attach`);
-  if (guests.length === 0) return ok("none runs");
-  const hidden = guests.filter(({ locks }) => locks.unknown > 0);
-  const text = `${guests.length} ${guests.length === 1 ? "guest" : "guests"}`;
-  return hidden.length === 0 ? ok(`${text}, none has lost a lock`) : warning(
-    `${text}; the locks of ${hidden.map(({ view }) => `"${view.name}"`).join(", ")} cannot be seen`,
+  return ok(
+    reach === "host"
+      ? "two processes exclude each other"
+      : "two processes of this host exclude each other; whether hosts do, only a try on two of them tells",
   );
 }
 
-/** A paused guest may have given its locks up on purpose; the other states may not. */
+/** A process that holds locks of which no record of this host speaks. */
+export interface Stray {
+  pid: number;
+  command: string | undefined;
+}
+
+/** Whether the guests' records agree with the locks that the kernel shows. */
+export function judgeGuests({ guests, damaged, fault }: HostView, strays: readonly Stray[] = []): Judgement {
+  const faults = [
+    ...(fault === undefined ? [] : [`the locks of guests cannot be asked for: ${fault.message}`]),
+    ...damaged.map(({ file, reason }) => `record ${file} cannot be read: ${reason}`),
+    ...guests.filter(hasLostLocks).map(lossText),
+  ];
+  const remarks = strays.map(({ pid, command }) =>
+    `process ${pid} (${command ?? "ended"}) holds locks of which no record speaks`
+  );
+  const text = [...faults, ...remarks].join("; ");
+  if (faults.length > 0) return failure(`${text}; see: lockvisor status, lockvisor attach`);
+  if (remarks.length > 0) return warning(`${text}; have the record made again: lockvisor attach`);
+  if (guests.length === 0) return ok("none runs");
+  const hidden = guests.filter(({ locks }) => locks.unknown > 0);
+  const count = `${guests.length} ${guests.length === 1 ? "guest" : "guests"}`;
+  const names = hidden.map(({ view }) => `"${view.name}"`).join(", ");
+  return hidden.length === 0 ? ok(`${count}, none has lost a lock`) : warning(
+    `${count}, none is known to have lost a lock; of ${names} it cannot be known for certain: the locks are held, but this filesystem does not show by whom`,
+  );
+}
+
+/** What a pause gave up is not lost. */
 function hasLostLocks({ view, locks }: ObservedGuest): boolean {
-  if (view.state === "lock-lost") return true;
-  return view.state !== "paused" && locks.held + locks.unknown < locks.total;
+  return view.state === "lock-lost" || locks.lost > 0;
+}
+
+function lossText({ view: { name, pid, state }, locks: { held, unknown, total } }: ObservedGuest): string {
+  const doubt = unknown === 0 ? "" : `, ${unknown} more are not shown`;
+  return `guest "${name}" (pid ${pid}) is ${state} and holds ${held} of its ${total} locks${doubt}`;
 }

@@ -104,7 +104,8 @@ export interface GivenUpKey {
 
 /** What asking for given-up keys gave. */
 export type TakeBackOutcome =
-  | { outcome: "taken"; grants?: readonly GrantedKey[] }
+  /** `carriers` where they are others than before. */
+  | { outcome: "taken"; grants?: readonly GrantedKey[]; carriers?: Carrier[] }
   | { outcome: "refused"; key: string; holders: Holder[] }
   /** Somebody had the key in between; `had` is the last who left a note, if any. Nothing is held. */
   | { outcome: "changed"; key: string; generation: number; had: Holder | null }
@@ -116,7 +117,7 @@ export type RegainOutcome =
   /** Somebody has the key now. */
   | { outcome: "refused"; key: string; holders: Holder[] }
   /** Somebody had the key in between; `had` is the last who did, if that is known. */
-  | { outcome: "changed"; key: string; had: Holder | null }
+  | { outcome: "changed"; key: string; generation: number; had: Holder | null }
   /** How the key was granted is not known, so nobody can tell. */
   | { outcome: "unknown"; key: string };
 

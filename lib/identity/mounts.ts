@@ -139,3 +139,20 @@ export function pathInside(mount: Mount, path: string): string {
 export function isWithin(path: string, directory: string): boolean {
   return directory === "/" ? path.startsWith("/") : path === directory || path.startsWith(`${directory}/`);
 }
+
+/**
+ * What a file on a network mount is called on every host: the mount's source and the path from there on. GlusterFS
+ * shows `SERVER:VOLUME`, `SERVER:/VOLUME` or `SERVER:VOLUME/DIRECTORY`, and any server of the cluster will do for the
+ * same volume, so only the volume counts. Without a volume's name (`(null)`) the source stays as it is.
+ */
+export function nameOnEveryHost(
+  { fstype, source }: Pick<Mount, "fstype" | "source">,
+  pathInMount: string,
+): { source: string; path: string } {
+  if (fstype.replace(/^fuse\./, "") !== "glusterfs") return { source, path: pathInMount };
+  // A server is a name, an address (IPv6 has colons), or the path of a management daemon's socket.
+  const match = /^(?:[^/]*|\/.*):\/?([A-Za-z0-9_-]+)(\/.*)?$/.exec(source);
+  if (match === null) return { source, path: pathInMount };
+  const directory = (match[2] ?? "").replace(/\/+$/, "");
+  return { source: match[1]!, path: directory + pathInMount };
+}

@@ -4,7 +4,7 @@ import { absolutePath } from "./absolute_path.ts";
 import { blockIdentity, type BlockName } from "./block_name.ts";
 import { type DiskFacts, diskFacts, diskPath, type FileFacts } from "./disk_facts.ts";
 import { type Identity, identity, sortedIdentities } from "./key.ts";
-import { isNetworkFilesystem, type Mount, readMounts } from "./mounts.ts";
+import { isNetworkFilesystem, type Mount, nameOnEveryHost, readMounts } from "./mounts.ts";
 import { networkIdentity } from "./network_disk.ts";
 import { isNetworkDisk } from "./network_scheme.ts";
 import { checkLeaseName } from "./specification.ts";
@@ -112,14 +112,15 @@ function everyIdentity(facts: DiskFacts, hostId: string): Identity[] {
  * storage needs: a hard link outside of the declared directory has only that in common with the file.
  */
 function fileIdentities(facts: FileFacts, hostId: string): string[] {
-  const { fstype, source } = facts.mount;
+  const { fstype } = facts.mount;
   const ofInode = `inode:${hostId}:${facts.dev}:${facts.ino}`;
   const ofStorage = facts.storage.flatMap(({ id, pathInside, sameFilesystem }) => [
     `storage:${id}:${pathInside}`,
     ...(sameFilesystem ? [`storage-inode:${id}:${facts.ino}`] : []),
   ]);
   if (isNetworkFilesystem(fstype)) {
-    const ofMount = `mount:${fstype}:${source}:${facts.pathInMount}`;
+    const { source, path } = nameOnEveryHost(facts.mount, facts.pathInMount);
+    const ofMount = `mount:${fstype}:${source}:${path}`;
     return [ofMount, `mount-inode:${fstype}:${source}:${facts.ino}`, ...ofStorage];
   }
   return ofStorage.length > 0 ? [...ofStorage, ofInode] : [`path:${hostId}:${facts.canonicalPath}`, ofInode];

@@ -1,21 +1,31 @@
 import type { CarrierClaim, Known, LockEvidence } from "../driver/contract.ts";
-import { lstatIfPresent } from "../files/record_file.ts";
+import { errnoOf, fileError } from "../errors.ts";
 import { descriptorTarget, type FlockEntry, openDescriptors } from "../process/descriptors.ts";
 import { factsOf, readText } from "../process/descriptor_scan.ts";
 import { identifyProcess } from "../process/process_identity.ts";
+import { notedAccess, readNotes } from "./holder_note.ts";
 import type { Lockspace } from "./lockspace.ts";
+import { isNamed } from "./open_slots.ts";
 import { type Slot, slotPath, SLOTS } from "./slot.ts";
-import { flocksOn } from "./slot_evidence.ts";
+import { flocksOn, observeSlot } from "./slot_evidence.ts";
+
+/** What evidence is judged by: the kernel's table of locks, and which notes are of this host. */
+export interface EvidenceContext {
+  flocks: readonly FlockEntry[];
+  hostId: string;
+}
 
 /**
  * Whether a process holds the locks that it is said to carry. The proof is the `lock:` line of that process's own
  * fdinfo. Where we cannot look into it (no right, or it forked and ended), the kernel's table of locks tells whether
- * anybody holds the slot.
+ * anybody holds the slot. Where the kernel shows no locks, it can only be told that one is lost: nobody has the slot,
+ * its name leads to another file by now, or another host was granted it since.
+ * @throws {LockvisorError} `io` when the lockspace does not answer
  */
 export function carrierEvidence(
   lockspace: Lockspace,
   claim: CarrierClaim,
-  flocks: readonly FlockEntry[],
+  { flocks, hostId }: EvidenceContext,
 ): LockEvidence[] {
   let others: Map<string, number> | "hidden" | undefined;
   const descriptorOf = (path: string, noted: number | undefined): number | undefined | "hidden" => {
@@ -26,13 +36,16 @@ export function carrierEvidence(
   const slotHeld = (key: string, slot: Slot, noted: number | undefined): Known => {
     const path = slotPath(lockspace, key, slot);
     const descriptor = descriptorOf(path, noted);
-    if (descriptor === "hidden") return heldByAnybody(lockspace, path, flocks);
+    if (descriptor === "hidden") return heldByAnybody(lockspace, { key, slot }, flocks);
     if (descriptor === undefined) return false;
+    // Another host may have replaced the file, and this kernel may not have noticed.
+    if (isOutOfSight(lockspace) && !leadsTo(path, claim.pid, descriptor)) return false;
     const { inode, locked } = factsOf(readText(`/proc/${claim.pid}/fdinfo/${descriptor}`) ?? "");
     // Somebody has replaced the lock file: a lock on the old one excludes nobody.
-    if (inode !== undefined && lstatIfPresent(path)?.ino !== inode) return false;
-    if (locked) return true;
-    return lockspace.evidence === "hidden" ? null : false;
+    if (!isOutOfSight(lockspace) && !isNamed(path, { pid: claim.pid, descriptor, inode })) return false;
+    if (lockspace.evidence === "shown") return locked;
+    const isFree = observeSlot(lockspace, key, slot, flocks).state === "free";
+    return isFree || isGrantedElsewhere(lockspace, key, hostId) ? false : null;
   };
   return claim.locks.map(({ key, slots }) => {
     const seen = SLOTS.filter((slot) => slot in slots).map((slot): [Slot, Known] => [
@@ -41,6 +54,47 @@ export function carrierEvidence(
     ]);
     return { key, held: allOf(seen.map(([, held]) => held)), slots: Object.fromEntries(seen) };
   });
+}
+
+/** Whether others than this kernel's processes may work in the lockspace. */
+function isOutOfSight({ reach, evidence }: Lockspace): boolean {
+  return reach === "network" || evidence === "hidden";
+}
+
+/**
+ * Whether a descriptor of a process is open on the file that a path leads to. One that answers no more (its FUSE
+ * program died, the server forgot it) while the path does is of another life of the filesystem. GlusterFS with
+ * strict-locks answers EBADFD for both once it has forgotten a lock.
+ * @throws {LockvisorError} `io` or `permission` when the path cannot be looked at
+ */
+function leadsTo(path: string, pid: number, descriptor: number): boolean {
+  const named = statusOfName(path);
+  try {
+    const open = Deno.statSync(`/proc/${pid}/fd/${descriptor}`);
+    return named !== undefined && named.dev === open.dev && named.ino === open.ino;
+  } catch {
+    return false;
+  }
+}
+
+function statusOfName(path: string): Deno.FileInfo | undefined {
+  try {
+    return Deno.lstatSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || errnoOf(error) === "EBADFD") return undefined;
+    throw fileError(`look at ${path}`, error);
+  }
+}
+
+/**
+ * Whether another host was granted a key exclusively after this one: whoever is takes away all notes that were there
+ * before. What is not certain by the notes is no.
+ */
+function isGrantedElsewhere(lockspace: Lockspace, key: string, hostId: string): boolean {
+  const files = readNotes(lockspace, key);
+  const notes = files.flatMap((file) => file.kind === "note" ? [file.note] : []);
+  return notes.length === files.length && notes.every(({ host }) => host.id !== hostId) &&
+    notes.some((note) => notedAccess(note, key) === "exclusive");
 }
 
 /** What a process has open, by path. A guest that is gone may have left its descriptors to a child; a holder has none. */
@@ -52,10 +106,17 @@ function descriptorsByTarget({ pid, kind }: CarrierClaim): Map<string, number> |
   return new Map([...view.targets].map(([descriptor, target]) => [target, descriptor]));
 }
 
-function heldByAnybody(lockspace: Lockspace, path: string, flocks: readonly FlockEntry[]): Known {
-  if (lockspace.evidence === "hidden") return null;
+function heldByAnybody(
+  lockspace: Lockspace,
+  { key, slot }: { key: string; slot: Slot },
+  flocks: readonly FlockEntry[],
+): Known {
+  if (lockspace.evidence === "hidden") {
+    return observeSlot(lockspace, key, slot, flocks).state === "free" ? false : null;
+  }
   try {
-    return flocksOn(flocks, lockspace.device, Deno.lstatSync(path).ino).length > 0;
+    const { ino } = Deno.lstatSync(slotPath(lockspace, key, slot));
+    return flocksOn(flocks, lockspace.device, ino).length > 0;
   } catch {
     return null;
   }

@@ -7,7 +7,7 @@ import { identity } from "../identity/key.ts";
 import { leaseIdentity } from "../identity/resource.ts";
 import { type FlockEntry, kernelFlocks } from "../process/descriptors.ts";
 import { giveBackSlots, type HeldSlot } from "./acquire_keys.ts";
-import { isNoteName, lifeOfHolder, readNotes } from "./holder_note.ts";
+import { isStaleName, lifeOfHolder, readNotes } from "./holder_note.ts";
 import { keyDirectory } from "./key_state.ts";
 import type { Lockspace } from "./lockspace.ts";
 import { parseSlotName, type Slot, slotPath, SLOTS, tryLockSlot } from "./slot.ts";
@@ -217,7 +217,7 @@ function staleFiles(lockspace: Lockspace, key: string): string[] {
   }
   try {
     return Array.from(Deno.readDirSync(directory), ({ name }) => name)
-      .filter((name) => isNoteName(name) || name.endsWith(".tmp")).sort()
+      .filter((name) => isStaleName(name)).sort()
       .map((name) => `${directory}/${name}`);
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return [];

@@ -45,13 +45,18 @@ export function notePath(lockspace: Lockspace, key: string, hostId: string, gues
   return `${keyDirectory(lockspace, key)}/${hostId}.${guestUuid}.json`;
 }
 
+/** A note as text for its file. */
+export function formatNote(note: HolderNote): string {
+  return JSON.stringify({ version: NOTE_VERSION, ...note }) + "\n";
+}
+
 /**
  * Writes a holder's note beside each of its keys, whose directories are there; to be called while all of them are
  * locked. The text is written
  * once, and each key gets a link to it: a link appears whole, as a renamed file does, and costs a tenth.
  */
 export function writeNotes(lockspace: Lockspace, keys: readonly string[], note: HolderNote): void {
-  const text = JSON.stringify({ version: NOTE_VERSION, ...note }) + "\n";
+  const text = formatNote(note);
   const pathOf = (key: string) => {
     const path = notePath(lockspace, key, note.host.id, note.guest.uuid);
     if (isPresent(path)) removeIfPresent(path); // of an earlier life of the same guest
@@ -170,10 +175,15 @@ export function lifeOfHolder(note: HolderNote, hostId: string): Life {
   return note.host.id === hostId ? lifeOf(note.process) : "unknown";
 }
 
+/** Whether a file beside a key means nothing to whoever has just got the key exclusively, by its name. */
+export function isStaleName(name: string): boolean {
+  return isNoteName(name) || name.endsWith(".paused.json") || name.endsWith(".tmp");
+}
+
 /** Takes away every note about a key: whoever has just got it exclusively knows that all of them are stale. */
 export function removeStaleNotes(lockspace: Lockspace, key: string): void {
   const directory = keyDirectory(lockspace, key);
   for (const { name } of Deno.readDirSync(directory)) {
-    if (isNoteName(name) || name.endsWith(".tmp")) removeIfPresent(`${directory}/${name}`);
+    if (isStaleName(name)) removeIfPresent(`${directory}/${name}`);
   }
 }

@@ -6,6 +6,26 @@ import { type HolderNote, lifeOfHolder, notedAccess, readNotes } from "./holder_
 import type { Lockspace } from "./lockspace.ts";
 import type { SlotEvidence } from "./slot_evidence.ts";
 
+/**
+ * How long a refusal without a name is tried again, in milliseconds: whoever holds the key but has left no note
+ * yet is either starting (and will have one in an instant), or giving back, or only trying (and the key is free in an
+ * instant).
+ */
+const NAMELESS_HOLDER_MS = 1000;
+
+/**
+ * For a series of tries: says, after a pause of some milliseconds, whether a refusal by these holders is to be tried
+ * again, or is final.
+ */
+export function patience(): (holders: readonly Holder[]) => Promise<"again" | "final"> {
+  const deadline = Date.now() + NAMELESS_HOLDER_MS;
+  return async (holders) => {
+    if (holders.some(({ name }) => name !== null) || Date.now() >= deadline) return "final";
+    await new Promise((resolve) => setTimeout(resolve, 2 + Math.random() * 8));
+    return "again";
+  };
+}
+
 /** The holders of a key, and the notes that could not be read. */
 export interface KeyHolders {
   holders: Holder[];

@@ -2,8 +2,11 @@ import type { GrantedKey, NotedGuest, OnLockFailure } from "../driver/contract.t
 import { identity } from "../identity/key.ts";
 import { leaseIdentity } from "../identity/resource.ts";
 import { closeFile, eachEntry, openForReading } from "../libc/proc_files.ts";
+import { lifeOf } from "../process/process_identity.ts";
 import { type HolderNote, type NotedResource, readNoteOf, readNotes } from "./holder_note.ts";
 import type { Lockspace } from "./lockspace.ts";
+import { notesOfThisLife } from "./notes_of_life.ts";
+import { type PausedGuest, readPausedNote } from "./paused_note.ts";
 
 /** Notes of one guest by the keys that they lie beside. */
 type NotesByKey = Map<string, HolderNote>;
@@ -22,7 +25,10 @@ export function notedGuests(lockspace: Lockspace, keys: readonly string[], hostI
     }
   }
   addFurtherNotes(lockspace, hostId, guests);
-  return [...guests.values()].map(guestOf);
+  return [...guests].map(([uuid, notes]) => {
+    const lease = identity(leaseIdentity("guest", uuid)).key;
+    return guestOf(lockspace, notesOfThisLife(notes, lease, lifeOf), hostId);
+  });
 }
 
 /** Notes of the same guests beside other keys: what they have lost the lock on is among them. One pass over all keys. */
@@ -53,7 +59,7 @@ function namesIn(path: string): string[] {
   return names;
 }
 
-function guestOf(notes: NotesByKey): NotedGuest {
+function guestOf(lockspace: Lockspace, notes: NotesByKey, hostId: string): NotedGuest {
   const newest = [...notes.values()].sort((one, other) => one.since < other.since ? 1 : -1)[0]!;
   const { uuid } = newest.guest;
   const lease = identity(leaseIdentity("guest", uuid)).key;
@@ -64,7 +70,13 @@ function guestOf(notes: NotesByKey): NotedGuest {
       resources.set(`${resource.type} ${resource.name}`, resource);
     }
   }
-  const isNoted = ({ keys }: NotedResource) => keys.every((key) => notes.has(key));
+  const paused = pausedNoteOf(lockspace, newest, { leaseKey: lease, hostId, uuid });
+  for (const resource of paused?.resources ?? []) {
+    if (!resource.keys.includes(lease)) resources.set(`${resource.type} ${resource.name}`, resource);
+  }
+  const givenUp = paused?.grants ?? [];
+  const isNoted = ({ keys }: NotedResource) =>
+    keys.every((key) => notes.has(key) || givenUp.some((each) => each.key === key));
   const all = [...resources.values()];
   const grants = [...notes].flatMap(([key, note]) => note.grants?.find((grant) => grant.key === key) ?? []);
   return {
@@ -78,8 +90,20 @@ function guestOf(notes: NotesByKey): NotedGuest {
     leaseKeys: [lease],
     resources: all.filter(isNoted),
     withoutNotes: all.filter((resource) => !isNoted(resource)).map(({ type, name }) => ({ type, name })),
+    givenUp,
     ...(grants.length === 0 ? {} : { grants: grants satisfies GrantedKey[] }),
   };
+}
+
+/** What the guest has given up, if that was this start of it. */
+function pausedNoteOf(
+  lockspace: Lockspace,
+  { process: { pid, startTime, bootId } }: HolderNote,
+  guest: PausedGuest,
+): HolderNote | undefined {
+  const paused = readPausedNote(lockspace, guest);
+  const own = paused?.process;
+  return own?.pid === pid && own.startTime === startTime && own.bootId === bootId ? paused : undefined;
 }
 
 function readAction(text: string): OnLockFailure {

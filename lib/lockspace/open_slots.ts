@@ -13,11 +13,18 @@ export interface OpenSlot {
   locked: boolean;
 }
 
+/** A file that a process has open, and its inode as /proc/PID/fdinfo has it. */
+export interface RemoteDescriptor {
+  pid: number;
+  descriptor: number;
+  inode: number | undefined;
+}
+
 /**
- * Tells whether a slot's name leads to a file. A lock on any other file excludes nobody: somebody has removed or
- * replaced the one that was locked.
+ * Tells whether a slot's name leads to a file that is open. A lock on any other file excludes nobody: somebody has
+ * removed or replaced the one that was locked.
  */
-export type NameCheck = (name: string, inode: number | undefined) => boolean;
+export type NameCheck = (name: string, file: RemoteDescriptor) => boolean;
 
 /**
  * The slots that a process has open by the files that their names lead to now. A removed file, whose name the kernel
@@ -26,7 +33,9 @@ export type NameCheck = (name: string, inode: number | undefined) => boolean;
 export function slotsOpenIn(lockspace: Lockspace, pid: number, leadsTo: NameCheck): OpenSlot[] {
   return openFilesBelow(prefixOf(lockspace), pid).flatMap(({ descriptor, name, inode, locked }) => {
     const slot = parseSlotName(name);
-    return slot === undefined || !leadsTo(name, inode) ? [] : [{ ...slot, descriptor, locked }];
+    return slot === undefined || !leadsTo(name, { pid, descriptor, inode })
+      ? []
+      : [{ ...slot, descriptor, locked }];
   });
 }
 
@@ -40,12 +49,21 @@ function prefixOf(lockspace: Lockspace): Uint8Array {
 
 /** Asks the filesystem about each name. */
 export function checkOneByOne(lockspace: Lockspace): NameCheck {
-  return (name, inode) => {
-    const status = lstatIfPresent(`${lockspace.path}/${name}`);
-    if (status === undefined) return false;
-    // A kernel before 5.14 does not tell the inode of a file without a lock.
-    return inode === undefined || status.ino === inode;
-  };
+  return (name, file) => isNamed(`${lockspace.path}/${name}`, file);
+}
+
+/** Whether a path leads to the file that a process has open. */
+export function isNamed(path: string, { pid, descriptor, inode }: RemoteDescriptor): boolean {
+  const named = lstatIfPresent(path);
+  if (named === undefined) return false;
+  if (named.ino === inode) return true;
+  // Before Linux 5.14 there is no inode in fdinfo, and a filesystem in layers may have another one there.
+  try {
+    const open = Deno.statSync(`/proc/${pid}/fd/${descriptor}`);
+    return named.dev === open.dev && named.ino === open.ino;
+  } catch {
+    return false; // closed meanwhile
+  }
 }
 
 /**
@@ -55,9 +73,9 @@ export function checkOneByOne(lockspace: Lockspace): NameCheck {
 export function checkByListing(lockspace: Lockspace): NameCheck {
   let listed: Map<string, number> | undefined;
   const again = checkOneByOne(lockspace);
-  return (name, inode) => {
+  return (name, file) => {
     listed ??= inodesIn(lockspace.path);
-    return (inode !== undefined && listed.get(name) === inode) || again(name, inode);
+    return (file.inode !== undefined && listed.get(name) === file.inode) || again(name, file);
   };
 }
 

@@ -41,6 +41,8 @@ export interface AttachContext {
   drivers: ReadonlyMap<string, Driver>;
   /** The records, if they have been read just now. */
   entries?: readonly RecordEntry[];
+  /** Told of each record that cannot be read, and whose guest nothing else tells of. */
+  problem?: (error: LockvisorError) => void;
   /** Which of the guests are meant; default: all. What it throws leaves everything as it is. */
   choose?: <Candidate extends AttachCandidate>(candidates: Candidate[]) => Candidate[];
 }
@@ -69,12 +71,23 @@ export async function attachGuests(context: AttachContext): Promise<AttachedGues
     findGuests(context, entries, { plugin, driver })
   );
   const chosen = (context.choose ?? ((all) => all))(findings);
+  const found = new Set(findings.map(({ uuid }) => uuid));
+  for (const entry of entries) {
+    if (entry.kind === "damaged" && !found.has(entry.uuid)) context.problem?.(unreadable(entry));
+  }
   const attached: AttachedGuest[] = [];
   for (const finding of chosen) {
     const guest = finding.kind === "well" ? asRecorded(finding) : await attend(context, finding);
     if (guest !== undefined) attached.push(guest);
   }
   return attached;
+}
+
+function unreadable({ file, reason }: Extract<RecordEntry, { kind: "damaged" }>): LockvisorError {
+  return new LockvisorError(
+    "data",
+    `record ${file} cannot be read: ${reason}; no notes tell of its guest, so it cannot be made again; remove the file when the guest has ended`,
+  );
 }
 
 /** All guests of a driver that live, by their records and by what the kernel shows beside those. */

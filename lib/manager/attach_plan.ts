@@ -1,6 +1,7 @@
 import type { CarriedLock, Carrier, Holding, Known, NotedGuest } from "../driver/contract.ts";
 import type { Life, ProcessIdentity } from "../process/process_identity.ts";
 import type { GuestRecord } from "./guest_record.ts";
+import { keysIn, slotsOf, wholeKeys } from "./held_locks.ts";
 import { verdictOnRecord } from "./guest_view.ts";
 
 /** Where a guest lives: in the process that its record names, in one that inherited its descriptors, or nowhere. */
@@ -84,17 +85,20 @@ export function recordFromNotes(
     kind: "holder",
     locks: only(holder.locks),
   }));
+  // What it holds it has not given up, whatever is written: it may run.
+  const held = wholeKeys(slotsOf([...own === undefined ? [] : [own], ...holders]));
+  const givenUp = (noted.givenUp ?? []).filter(({ key }) => !held.has(key));
   return {
     ...noted.guest,
     plugin,
-    state: (noted.givenUp ?? []).length > 0 ? "paused" : "running",
+    state: givenUp.length > 0 ? "paused" : "running",
     since: noted.since,
     hostId,
     carriers: [{ ...process, kind: "guest", locks: only(own?.locks ?? []) }, ...carriers],
     leaseKeys: [...noted.leaseKeys],
     resources: noted.resources.map(({ type, name, access, keys }) => ({ type, name, access, keys })),
     grants: noted.grants ?? [],
-    givenUp: [...noted.givenUp ?? []],
+    givenUp,
     command,
   };
 }
@@ -108,8 +112,4 @@ export function isHolderOf(guestPid: number, holding: Holding): boolean {
 export function unrecordedKeys(holdings: readonly Holding[], records: readonly GuestRecord[]): string[] {
   const known = new Set(records.flatMap(({ carriers }) => carriers.flatMap(keysIn)));
   return [...new Set(holdings.flatMap(keysIn))].filter((key) => !known.has(key));
-}
-
-function keysIn({ locks }: { locks: readonly CarriedLock[] }): string[] {
-  return locks.map(({ key }) => key);
 }

@@ -75,14 +75,13 @@ export class GuestStore {
 
   /**
    * Writes the record of a guest that has just got its locks. Names are unique among the guests that live.
-   * @throws {LockvisorError} `locked` when the name, or for a driver without locks the guest, is running already
+   * @throws {LockvisorError} `locked` when the name or the guest is running already
    */
   claim(record: GuestRecord): void {
     this.#exclusively(() => {
       const byName = uuidOfName(record.name);
-      // The lease on itself proves that no other process is this guest; without a lease the record has to tell.
-      const own = record.leaseKeys.length > 0 ? undefined : record.uuid;
-      const rivals = [own, byName === record.uuid ? own : byName, this.#aliased(byName)];
+      // The guest's own record too: its process may live and have lost the lease that would prove it.
+      const rivals = [record.uuid, byName, this.#aliased(byName)];
       for (const uuid of new Set(rivals.filter((uuid) => uuid !== undefined))) {
         const entry = this.read(uuid);
         if (entry?.kind === "record") refuseRival(entry.record, record);
@@ -111,7 +110,7 @@ export class GuestStore {
 
   /**
    * Runs an operation on a guest while no other lockvisor on this host works on the same guest. The kernel ends
-   * this with us.
+   * this with us. A guest that has no record afterwards leaves no lock file behind.
    */
   async withGuest<Result>(uuid: string, operation: () => Promise<Result>): Promise<Result> {
     const path = `${this.#directory}/${uuid}.lock`;
@@ -119,6 +118,7 @@ export class GuestStore {
     try {
       return await operation();
     } finally {
+      if (!isPresent(this.#file(uuid)) && isStillNamed(path, file)) removeIfPresent(path);
       file.close();
     }
   }

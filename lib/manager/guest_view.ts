@@ -1,9 +1,11 @@
 import type { Access } from "../access.ts";
 import type { Driver, Known, LockEvidence, ResourceType } from "../driver/contract.ts";
+import { LockvisorError } from "../errors.ts";
 import type { Life } from "../process/process_identity.ts";
 import { lifeOf } from "../process/process_identity.ts";
 import type { GuestRecord, GuestState } from "./guest_record.ts";
 import type { GuestStore, RecordEntry } from "./guest_store.ts";
+import { heldByKey } from "./lost_locks.ts";
 
 /** A guest as `status` shows it: the record's words, the kernel's facts. */
 export interface GuestView {
@@ -17,16 +19,21 @@ export interface GuestView {
   resources: { type: ResourceType; name: string; access: Access; keys: string[]; locked: Known }[];
 }
 
-/** A guest's view with how many of its keys, the lease on itself included, the kernel shows as held. */
+/**
+ * A guest's view with how many of its keys, the lease on itself included, the kernel shows as held. `lost` are not
+ * held and were not given up by a pause.
+ */
 export interface ObservedGuest {
   view: GuestView;
-  locks: { held: number; unknown: number; total: number };
+  locks: { held: number; unknown: number; lost: number; total: number };
 }
 
 /** All guests that live, and what could not be read. */
 export interface HostView {
   guests: ObservedGuest[];
   damaged: Extract<RecordEntry, { kind: "damaged" }>[];
+  /** Why locks could not be asked for; they are unknown then. */
+  fault?: LockvisorError;
 }
 
 /** What to do with a record: keep it, or drop it since neither its process lives nor its own lease is held. */
@@ -35,7 +42,8 @@ export function verdictOnRecord(life: Life, leaseHeld: Known): "keep" | "drop" {
 }
 
 /**
- * Looks at every guest of this host. Records of guests that are gone are taken away on the way.
+ * Looks at every guest of this host. Records of guests that are gone are taken away on the way. Where a driver cannot
+ * be asked, as in a lockspace that is cut off, guests whose process lives are told with locks that are not known.
  * @param entries all records
  * @param driverOf the driver of a plugin's name, or undefined for one that is not to be had
  */
@@ -46,6 +54,7 @@ export function observeHost(
 ): HostView {
   const damaged: HostView["damaged"] = [];
   const kept: { record: GuestRecord; state: GuestState }[] = [];
+  const faults: LockvisorError[] = [];
   for (const entry of entries) {
     if (entry.kind === "damaged") {
       damaged.push(entry);
@@ -54,19 +63,38 @@ export function observeHost(
     const { record } = entry;
     const life = lifeOf(record.carriers[0]);
     // Only a dead process asks for a look at the lease: a guest that forked lives on in its child.
-    const leaseHeld = life === "dead" ? driverOf(record.plugin)?.isHeld(record.leaseKeys) ?? null : null;
+    const leaseHeld = life === "dead"
+      ? answerOf(() => driverOf(record.plugin)?.isHeld(record.leaseKeys) ?? null, faults)?.answer ?? null
+      : null;
     if (verdictOnRecord(life, leaseHeld) === "drop") store.remove(record);
     else kept.push({ record, state: shownState(record, life, leaseHeld) });
   }
-  const guests = kept.map(({ record, state }) => observeGuest(record, state, driverOf(record.plugin)));
-  return { guests, damaged };
+  const guests = kept.map(({ record, state }) =>
+    observeGuest(record, state, { driver: driverOf(record.plugin), faults })
+  );
+  return { guests, damaged, ...(faults[0] === undefined ? {} : { fault: faults[0] }) };
 }
 
-function observeGuest(record: GuestRecord, state: GuestState, driver: Driver | undefined): ObservedGuest {
+function observeGuest(
+  record: GuestRecord,
+  state: GuestState,
+  { driver, faults }: { driver: Driver | undefined; faults: LockvisorError[] },
+): ObservedGuest {
   const claims = record.carriers.map(({ pid, kind, locks }) => ({ pid, kind, locks }));
-  const evidence = driver?.evidence(claims).flat() ??
+  const evidence = answerOf(() => driver?.evidence(claims).flat(), faults)?.answer ??
     claims.flatMap(({ locks }) => locks.map(({ key }): LockEvidence => ({ key, held: null })));
-  return { view: viewOf(record, evidence, state), locks: countLocks(evidence) };
+  return { view: viewOf(record, evidence, state), locks: countLocks(record, evidence) };
+}
+
+/** What a driver answers; undefined, with the fault noted, when it cannot. */
+function answerOf<T>(ask: () => T, faults: LockvisorError[]): { answer: T } | undefined {
+  try {
+    return { answer: ask() };
+  } catch (error) {
+    if (!(error instanceof LockvisorError)) throw error;
+    faults.push(error);
+    return undefined;
+  }
 }
 
 /**
@@ -76,10 +104,11 @@ function observeGuest(record: GuestRecord, state: GuestState, driver: Driver | u
 function shownState(record: GuestRecord, life: Life, leaseHeld: Known): GuestState {
   if (life === "dead" && leaseHeld !== true) return "stopped";
   if (record.state !== "starting") return record.state;
-  return isStillLockvisor(record.carriers[0].pid) ? "starting" : "running";
+  return isLockvisor(record.carriers[0].pid) ? "starting" : "running";
 }
 
-function isStillLockvisor(pid: number): boolean {
+/** Whether a process is this program, and no guest's yet. */
+export function isLockvisor(pid: number): boolean {
   try {
     return Deno.readLinkSync(`/proc/${pid}/exe`) === Deno.execPath();
   } catch {
@@ -89,7 +118,7 @@ function isStillLockvisor(pid: number): boolean {
 
 /** The view of a guest, as a function of its record and of what the kernel shows of its keys. */
 export function viewOf(record: GuestRecord, evidence: readonly LockEvidence[], state: GuestState): GuestView {
-  const heldByKey = new Map(evidence.map(({ key, held }) => [key, held]));
+  const held = heldByKey(evidence);
   return {
     uuid: record.uuid,
     name: record.name,
@@ -103,7 +132,7 @@ export function viewOf(record: GuestRecord, evidence: readonly LockEvidence[], s
       name,
       access,
       keys,
-      locked: lockedOf(keys.map((key) => heldByKey.has(key) ? heldByKey.get(key)! : false)),
+      locked: lockedOf(keys.map((key) => held.has(key) ? held.get(key)! : false)),
     })),
   };
 }
@@ -114,10 +143,12 @@ function lockedOf(held: readonly Known[]): Known {
   return held.includes(null) ? null : true;
 }
 
-function countLocks(evidence: readonly LockEvidence[]): ObservedGuest["locks"] {
+function countLocks({ givenUp }: GuestRecord, evidence: readonly LockEvidence[]): ObservedGuest["locks"] {
+  const excused = new Set(givenUp.map(({ key }) => key));
   return {
     held: evidence.filter(({ held }) => held === true).length,
     unknown: evidence.filter(({ held }) => held === null).length,
+    lost: evidence.filter(({ key, held }) => held === false && !excused.has(key)).length,
     total: evidence.length,
   };
 }

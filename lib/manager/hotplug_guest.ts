@@ -6,7 +6,13 @@ import { attachGuests } from "./attach_guests.ts";
 import { type AttachedContext, currentRecord, refuseLostLocks, runningGuest } from "./attached_record.ts";
 import { finishRelease, markLeaving } from "./finish_release.ts";
 import { type GuestRecord, type RecordedResource, withGrants } from "./guest_record.ts";
-import { type HotplugReport, type HotplugStep, planAttach, planDetach } from "./hotplug_plan.ts";
+import {
+  type HotplugReport,
+  type HotplugStep,
+  planAttach,
+  planDetach,
+  refuseGivenUp,
+} from "./hotplug_plan.ts";
 import { lockedError } from "./refusal.ts";
 
 /** A guest's record as a hotplug left it, and what was done about each resource. */
@@ -44,6 +50,7 @@ async function plugOnce(
     }
     const wanted = steps.flatMap((step) => step.kind === "lock" ? [step.resource] : []);
     if (wanted.length === 0) return { record, report: { done: steps, warnings: [] } };
+    refuseGivenUp(record, wanted);
     const result = await driver.plug(runningGuest(record), wanted);
     if (result.outcome === "refused") throw lockedError(result.refusal);
     const added = wanted.map((resource): RecordedResource => ({

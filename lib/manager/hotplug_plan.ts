@@ -54,6 +54,24 @@ function refuseAlias(recorded: readonly RecordedResource[], resource: ResolvedRe
   );
 }
 
+/**
+ * Refuses what has a key that the guest has given up while it is paused: another name of such a disk. A resume that is
+ * refused gives all of those keys up again, and would take this one too.
+ * @throws {LockvisorError} `data`
+ */
+export function refuseGivenUp(
+  { name, givenUp }: Pick<GuestRecord, "name" | "givenUp">,
+  resources: readonly ResolvedResource[],
+): void {
+  const keys = new Set(givenUp.map(({ key }) => key));
+  const overlapping = resources.find(({ identities }) => identities.some(({ key }) => keys.has(key)));
+  if (overlapping === undefined) return;
+  throw new LockvisorError(
+    "data",
+    `${overlapping.type} ${overlapping.name} is the same as or overlaps what guest "${name}" has given up while it is paused; resume the guest first`,
+  );
+}
+
 /** What detaching asks for, beside what the guest has. Another name of the same disk is found by its keys. */
 export function planDetach(
   recorded: readonly RecordedResource[],

@@ -1,4 +1,4 @@
-import type { Driver, Known } from "../driver/contract.ts";
+import type { Driver, Holder, Known, ResolvedResource } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
 import { descriptorFlock } from "../process/descriptors.ts";
 import { commandName, lifeOf } from "../process/process_identity.ts";
@@ -18,7 +18,8 @@ export function keysOfGuest({ carriers, resources, leaseKeys }: GuestRecord): st
 /**
  * Has the kernel prove that a guest that has ended holds none of these keys any more. A lock that another guest has
  * by now, or shared with it, is not this guest's.
- * @returns false for "not held", null where it cannot be known from here
+ * @returns false for "not held", null where it cannot be known from here: the lockspace does not answer, or somebody
+ * has the lock whom this kernel does not show
  * @throws {LockvisorError} `locked` when a process still has one, naming it
  */
 export async function proveReleased(
@@ -31,12 +32,40 @@ export async function proveReleased(
   while (true) {
     // Before the look: on a busy host a look takes long, and what it shows may be over by its end.
     const isLast = performance.now() >= deadline;
-    const held = driver.isHeld(keys);
+    const held = isHeldNow(driver, keys);
     if (held !== true) return held;
     const { own, others } = processesHolding(record, keys, { store, driver });
     if (own.length === 0 && others.length > 0) return false;
+    if (own.length === 0 && isTakenElsewhere(record, keys, driver)) return null;
     if (isLast) throw leftOver(record, own);
     await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+  }
+}
+
+/**
+ * Whether a lock that no process of this host has is the guest's: not if another guest, of another host, has left a
+ * note about it.
+ */
+function isTakenElsewhere({ uuid }: GuestRecord, keys: readonly string[], driver: Driver): boolean {
+  return holdersOf(driver, keys).some((holder) => holder.uuid !== null && holder.uuid !== uuid);
+}
+
+/** Who stands in the way of these keys. */
+function holdersOf(driver: Driver, keys: readonly string[]): Holder[] {
+  const resources = keys.map((key): ResolvedResource => {
+    const identities = [{ key, text: key, scope: "whole" as const }];
+    return { type: "lease", name: key, access: "exclusive", identities, onNetworkStorage: false };
+  });
+  return driver.forecast(undefined, resources).flatMap(({ holders }) => holders);
+}
+
+/** A guest has ended whether or not its lockspace can be asked. */
+function isHeldNow(driver: Driver, keys: readonly string[]): Known {
+  try {
+    return driver.isHeld(keys);
+  } catch (error) {
+    if (error instanceof LockvisorError && (error.code === "io" || error.code === "config")) return null;
+    throw error;
   }
 }
 
@@ -57,7 +86,7 @@ function leftOver(record: GuestRecord, own: readonly number[]): LockvisorError {
 }
 
 /**
- * The processes that have a flock on the lock files of these keys: the guest's `own` left-overs, and `others` whose
+ * The processes that hold these keys in the driver's own lockspace: the guest's `own` left-overs, and `others` whose
  * locks are their own. A process that itself called flock(2) has not inherited the lock from the guest.
  */
 function processesHolding(

@@ -16,11 +16,13 @@ export function formatLockState(keys: readonly GivenUpKey[]): string {
 export function parseLockState(text: string): GivenUpKey[] {
   const [version, ...words] = text.trim().split(" ");
   if (version !== STATE_VERSION) throw unreadable(text);
-  return words.map((word) => {
+  const keys = words.map((word) => {
     const match = /^([0-9a-f]{64}):(exclusive|shared):(0|[1-9]\d{0,15})$/.exec(word);
     if (match === null || !Number.isSafeInteger(Number(match[3]))) throw unreadable(text);
     return { key: match[1]!, mode: match[2] as GivenUpKey["mode"], generation: Number(match[3]) };
   });
+  if (new Set(keys.map(({ key }) => key)).size < keys.length) throw unreadable(text);
+  return keys;
 }
 
 function unreadable(text: string): LockvisorError {

@@ -1,4 +1,4 @@
-import type { CarrierClaim, LockEvidence } from "../driver/contract.ts";
+import type { CarrierClaim, Known, LockEvidence } from "../driver/contract.ts";
 import type { GuestRecord, GuestState, RecordedResource } from "./guest_record.ts";
 
 /** What a record says that the guest's carriers hold, as drivers are asked for evidence. */
@@ -19,18 +19,27 @@ export function unlockedResources(
 
 /** The keys that the kernel does not show as held: each slot by one carrier or another. */
 export function unheldKeys(keys: readonly string[], evidence: readonly LockEvidence[]): string[] {
-  const held = new Map<string, Map<string, LockEvidence["held"]>>();
+  const held = heldByKey(evidence);
+  return keys.filter((key) => (held.get(key) ?? false) === false);
+}
+
+/** Whether each key is held, with each slot by one carrier or another: a guest may have a key in several. */
+export function heldByKey(evidence: readonly LockEvidence[]): Map<string, Known> {
+  const held = new Map<string, Map<string, Known>>();
   for (const each of evidence) {
-    const slots = held.get(each.key) ?? new Map<string, LockEvidence["held"]>();
+    const slots = held.get(each.key) ?? new Map<string, Known>();
     held.set(each.key, slots);
     for (const [slot, shown] of Object.entries(each.slots ?? { both: each.held })) {
       if (slots.get(slot) !== true) slots.set(slot, shown);
     }
   }
-  return keys.filter((key) => {
-    const slots = held.get(key);
-    return slots === undefined || slots.size === 0 || [...slots.values()].includes(false);
-  });
+  return new Map([...held].map(([key, slots]) => [key, allOf([...slots.values()])]));
+}
+
+/** All held is held, one missing is missing, as is nothing at all; otherwise it is not known. */
+function allOf(slots: readonly Known[]): Known {
+  if (slots.length === 0 || slots.includes(false)) return false;
+  return slots.includes(null) ? null : true;
 }
 
 /** What a guest has lost: the lease on itself counts, and what a pause gave up does not. */

@@ -1,4 +1,4 @@
-import type { GivenUpKey, GrantedKey, TakeBackOutcome } from "../driver/contract.ts";
+import type { Carrier, GivenUpKey, GrantedKey, TakeBackOutcome } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
 import { type AttachedContext, currentRecord, refuseLostLocks, runningGuest } from "./attached_record.ts";
@@ -71,13 +71,19 @@ export async function resumeGuest(
     const { record } = await finishRelease({ store, driver }, currentRecord(store, guest));
     const givenUp = givenUpKeys(record, told);
     let grants: readonly GrantedKey[] | undefined;
+    let carriers: readonly Carrier[] = [];
     if (givenUp.length > 0) {
       const result = await driver.takeBack(runningGuest(record), givenUp, changes);
       if (result.outcome !== "taken") throw takeBackError(record, result);
       grants = result.grants;
+      carriers = result.carriers ?? [];
     }
     const locked = store.update(record, (current) => ({
       ...current,
+      carriers: [
+        carriers[0] ?? current.carriers[0],
+        ...carriers.length > 0 ? carriers.slice(1) : current.carriers.slice(1),
+      ],
       grants: withGrants(current.grants, grants),
       givenUp: [],
     }));

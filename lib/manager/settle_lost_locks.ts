@@ -46,7 +46,9 @@ export async function settleLostLocks(
     const locked = lost.length > 0 ? false : guest.lost.length > 0 ? true : guest.locked;
     failpoint("attach.lost-noted");
     const fate = lost.length === 0 ? "left" : await act(noted, means);
-    return { ...guest, record: noted, lost, locked, fate };
+    const { obstacle, ...rest } = guest;
+    const why = lost.length === 0 || obstacle === undefined ? {} : { obstacle };
+    return { ...rest, ...why, record: noted, lost, locked, fate };
   });
 }
 

@@ -83,6 +83,17 @@ export function testPause(candidate: Candidate): void {
       assert.equal(recordOf(world, "vm1").state, "running");
     }));
 
+  Deno.test(`${name}: what a pause has given up is not had already`, () =>
+    withRunningGuest(candidate, () => LEASES, async ({ world, manager }) => {
+      await manager.call("pause", "released");
+      const acquire = () => manager.call("acquireResource", "lease", "cluster:db", "exclusive");
+      assert.equal(await refusal(acquire, /lease cluster:db .* is not locked any more: .* resume/), "data");
+      assert.equal(isLeaseHeld(world, "cluster:db"), false);
+      await manager.call("resume", { changes: "refuse" });
+      await acquire();
+      assert.equal(isLeaseHeld(world, "cluster:db"), true);
+    }));
+
   Deno.test(`${name}: an older state than the record's counts`, () =>
     withRunningGuest(candidate, () => ["--lease", "cluster:db"], async ({ manager }) => {
       const state = await manager.call("pause", "released");

@@ -4,6 +4,7 @@ import { testHotplug } from "./hotplug.ts";
 import { testOrder } from "./order.ts";
 import { testParameters } from "./parameters.ts";
 import { testPause } from "./pause.ts";
+import { testRunningSequences } from "./running_sequences.ts";
 import { testStart } from "./start.ts";
 import { testStartSequences } from "./start_sequences.ts";
 import { testSupervisor } from "./supervisor.ts";
@@ -16,6 +17,7 @@ export function testConformance(candidate: Candidate): void {
   testAttach(candidate);
   testStart(candidate);
   testStartSequences(candidate);
+  testRunningSequences(candidate);
   testSupervisor(candidate);
   testUndeclared(candidate);
   if (candidate.definition.capabilities.hotplug) testHotplug(candidate);

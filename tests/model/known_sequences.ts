@@ -1,0 +1,57 @@
+import type { Access, Operation, ResourceName, Wish } from "./operations.ts";
+
+/** Sequences that once ended wrong, each in its smallest form; they are played before the random ones. */
+export const KNOWN_SEQUENCES: readonly (readonly Operation[])[] = [
+  // What is asked for twice was released in the record alone.
+  [adopt("A"), acquire("A", wish("disk1"), wish("disk1")), release("A", "disk1")],
+  // A guest that had lost the lease on itself was started a second time.
+  [adopt("A", wish("disk1")), { kind: "kill-holder", guest: "A", which: 0 }, adopt("A", wish("disk2"))],
+  // A disk under two names, each in a holder of its own, was shown as not locked when one of them had ended.
+  [
+    adopt("A", wish("disk0", "shared")),
+    acquire("A", wish("disk0-symbolic", "shared")),
+    { kind: "kill-holder", guest: "A", which: 1 },
+    { kind: "attach" },
+  ],
+  // A refused resume gave up what another name of a disk had locked meanwhile.
+  [
+    adopt("A", wish("disk0", "shared"), wish("disk1")),
+    adopt("B"),
+    { kind: "pause", guest: "A", locks: "released" },
+    acquire("A", wish("disk0-symbolic", "shared")),
+    acquire("B", wish("disk1")),
+    { kind: "resume", guest: "A", changes: "refuse" },
+  ],
+  // The notes of an earlier life of the guest kept its record from being made again, or gave it its old disks.
+  [
+    adopt("B", wish("disk2"), wish("disk0-hard", "readonly")),
+    { kind: "kill", guest: "B" },
+    adopt("B", wish("disk2")),
+    { kind: "wipe-and-attach" },
+  ],
+  // A refused adoption left the lock file of a guest that is none.
+  [adopt("A", wish("disk1")), adopt("B", wish("disk1"))],
+  // The lease on itself that a guest had lost was forgotten with its record.
+  [
+    adopt("A", wish("disk1")),
+    acquire("A", wish("disk2")),
+    { kind: "kill-holder", guest: "A", which: 0 },
+    { kind: "wipe-and-attach" },
+  ],
+];
+
+function wish(resource: ResourceName, access: Access = "exclusive"): Wish {
+  return { resource, access };
+}
+
+function adopt(guest: "A" | "B", ...wishes: Wish[]): Operation {
+  return { kind: "start", guest, by: "adopt", wishes };
+}
+
+function acquire(guest: "A" | "B", ...wishes: Wish[]): Operation {
+  return { kind: "acquire", guest, wishes };
+}
+
+function release(guest: "A" | "B", ...resources: ResourceName[]): Operation {
+  return { kind: "release", guest, resources };
+}
