@@ -2,7 +2,6 @@ import { type CliContext, processContext } from "./lib/cli/context.ts";
 import { runProgram } from "./lib/cli/program.ts";
 import { Interrupted } from "./lib/cli/interrupted.ts";
 import { errnoOf, exitStatusOf, LockvisorError } from "./lib/errors.ts";
-import { LeftOut } from "./lib/left_out.ts";
 
 /** The only place that ends the process: everything below throws or returns an exit status. */
 const context = processContext();
@@ -11,9 +10,7 @@ if (!context.environment("LOCKVISOR_DEBUG")) Error.stackTraceLimit = 0;
 try {
   Deno.exit(await runProgram(Deno.args, context));
 } catch (error) {
-  if (!(error instanceof LeftOut)) Deno.exit(report(error, context));
-  // A compiled program begins with a part of itself (scripts/start_part.ts); beside that is the whole.
-  await import(new URL("whole/main.js", import.meta.url).href);
+  Deno.exit(report(error, context));
 }
 
 /** Tells the user about an error and gives the exit status that stands for it. */

@@ -8,11 +8,7 @@ import { isFresh } from "./freshness.ts";
 import { runCompile } from "./plain_compile.ts";
 import { BINARY, DIST, FAILPOINT_BINARY, ROOT } from "./project.ts";
 import { fetchCompiler, fetchRuntime, RUNTIME_VERSION } from "./runtime.ts";
-import { standIns, WHOLE_FOLDER } from "./start_part.ts";
 import { checkMachine, hostTarget, parseTarget, type Target } from "./target.ts";
-
-/** What lockvisor is built from. */
-const LOCKVISOR = join(ROOT, "main.ts");
 
 /** Whether a test can have the program killed at its failpoints; `armed` only in what is built for tests. */
 export type Failpoints = "absent" | "armed";
@@ -74,73 +70,50 @@ export async function compileProgram(
   return { path: output, bytes, way };
 }
 
-/** A program as JavaScript in a folder of its own: the file that it begins with, and those that it loads later. */
-interface Bundle {
-  main: string;
-  later: string[];
-}
-
 /**
- * The program as JavaScript, with everything that it imports: what is imported lazily is in files of its own, so that a
- * start does not read it. Lockvisor itself begins with its start part; see start_part.ts.
+ * JavaScript with everything the program imports, alone in a folder: the main file, and beside it what is imported
+ * lazily, so that a start does not read it.
  */
 async function bundle(
   entry: string,
   { scratch, failpoints }: { scratch: string; failpoints: Failpoints },
-): Promise<Bundle> {
+): Promise<string> {
   const folder = join(scratch, "source");
-  const name = basename(entry).replace(/\.ts$/, ".js");
-  const main = join(folder, name);
-  const replaced = failpoints === "absent" ? {} : armed();
-  if (resolve(entry) !== LOCKVISOR) {
-    await runBundle(entry, { config: configWith(replaced, scratch), folder, files: "several" });
-    return { main, later: [] };
-  }
-  const whole = join(folder, WHOLE_FOLDER);
-  await runBundle(entry, { config: configWith(replaced, scratch), folder: whole, files: "several" });
-  const lacking = { ...replaced, ...standIns(Deno.makeTempDirSync({ dir: scratch, prefix: "stand-ins-" })) };
-  await runBundle(entry, { config: configWith(lacking, scratch), folder, files: "one" });
-  return { main, later: [join(whole, name)] };
-}
-
-async function runBundle(
-  entry: string,
-  { config, folder, files }: { config: string; folder: string; files: "one" | "several" },
-): Promise<void> {
-  const args = ["bundle", "--minify", "--config", config, "--outdir", folder];
-  if (files === "several") args.push("--code-splitting");
+  const file = join(folder, basename(entry).replace(/\.ts$/, ".js"));
+  const args = [
+    "bundle",
+    "--minify",
+    "--code-splitting",
+    "--config",
+    failpoints === "absent" ? join(ROOT, "deno.json") : armedConfig(scratch),
+    "--outdir",
+    folder,
+  ];
   args.push(resolve(entry));
   const { success, stderr } = await capture(Deno.execPath(), args, { cwd: ROOT, env: { NO_COLOR: "1" } });
   if (!success) throw new Failure(`cannot bundle ${entry}:\n${tail(stderr)}`);
+  return file;
 }
 
-/** The module of the failpoints is the one that kills. */
-function armed(): Record<string, string> {
+/** The project's configuration, but the module of the failpoints is the one that kills. */
+function armedConfig(scratch: string): string {
+  const { imports } = JSON.parse(Deno.readTextFileSync(join(ROOT, "deno.json")));
   const url = (path: string) => pathToFileURL(join(ROOT, path)).href;
-  return { [url("lib/failpoint.ts")]: url("lib/failpoint_armed.ts") };
-}
-
-/** The project's configuration, but with other modules in the place of some. */
-function configWith(replaced: Record<string, string>, scratch: string): string {
-  const ours = join(ROOT, "deno.json");
-  if (Object.keys(replaced).length === 0) return ours;
-  const { imports } = JSON.parse(Deno.readTextFileSync(ours));
-  const path = Deno.makeTempFileSync({ dir: scratch, prefix: "deno-", suffix: ".json" });
-  const config = { imports: { ...imports, ...replaced }, nodeModulesDir: "none", lock: false };
-  Deno.writeTextFileSync(path, JSON.stringify(config));
+  const armed = { ...imports, [url("lib/failpoint.ts")]: url("lib/failpoint_armed.ts") };
+  const path = join(scratch, "deno.json");
+  Deno.writeTextFileSync(path, JSON.stringify({ imports: armed, nodeModulesDir: "none", lock: false }));
   return path;
 }
 
 /** Compiles with this Deno's own runtime, or else with the one from npm; tells which. */
 async function compileBundle(
-  { main, later }: Bundle,
+  file: string,
   { output, target, scratch }: { output: string; target: Target; scratch: string },
 ): Promise<string> {
-  const cwd = dirname(main);
+  const cwd = dirname(file);
   const args = [...COMPILE, "--output", output];
-  for (const file of later) args.push("--include", file);
   if (target !== hostTarget()) args.push("--target", target);
-  const plain = await runCompile({ deno: Deno.execPath(), args: [...args, main], cwd });
+  const plain = await runCompile({ deno: Deno.execPath(), args: [...args, file], cwd });
   if (plain.kind === "made") return `plain deno compile (Deno ${Deno.version.deno})`;
 
   console.error(`no runtime from Deno's download host: ${plain.reason}`);
@@ -150,7 +123,7 @@ async function compileBundle(
     throw new Failure(text, { status: UNAVAILABLE });
   }
   const env = { DENORT_BIN: await fetchRuntime(scratch) };
-  const other = await runCompile({ deno: await fetchCompiler(), args: [...args, main], cwd, env });
+  const other = await runCompile({ deno: await fetchCompiler(), args: [...args, file], cwd, env });
   if (other.kind === "no-runtime") {
     throw new Failure(`deno@${RUNTIME_VERSION} did not take DENORT_BIN: ${other.reason}`);
   }
@@ -168,7 +141,7 @@ export async function compileLockvisor(
   {
     target = hostTarget(),
     failpoints = "absent",
-    entry = LOCKVISOR,
+    entry = join(ROOT, "main.ts"),
     output = failpoints === "armed" ? FAILPOINT_BINARY : defaultOutput(target),
   }: Partial<ProgramSource> = {},
 ): Promise<void> {

@@ -9,7 +9,6 @@ const SOURCES = [
   "deno.json",
   "deno.lock",
   "scripts/compile.ts",
-  "scripts/start_part.ts",
   "scripts/plain_compile.ts",
   "scripts/runtime.ts",
 ];

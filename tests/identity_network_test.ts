@@ -1,8 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { LockvisorError } from "../lib/errors.ts";
-import { networkIdentity, readNetworkDisk } from "../lib/identity/network_disk.ts";
-import { isNetworkDisk } from "../lib/identity/network_scheme.ts";
+import { isNetworkDisk, networkIdentity, readNetworkDisk } from "../lib/identity/network_disk.ts";
 import { resolveResource } from "../lib/identity/resource.ts";
 import { normalHost, normalPath, percentDecode, percentEncode } from "../lib/identity/uri.ts";
 

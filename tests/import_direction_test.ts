@@ -10,7 +10,7 @@ const ROOT = dirname(import.meta.dirname!);
  */
 const LAYERS: readonly (readonly string[])[] = [
   ["deno.json"],
-  ["lib/errors.ts", "lib/access.ts", "lib/version.ts", "lib/failpoint_names.ts", "lib/left_out.ts"],
+  ["lib/errors.ts", "lib/access.ts", "lib/version.ts", "lib/failpoint_names.ts"],
   ["lib/failpoint.ts", "lib/failpoint_armed.ts"],
   ["lib/files", "lib/libc"],
   ["lib/process", "lib/identity"],

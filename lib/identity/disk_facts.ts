@@ -2,8 +2,7 @@ import type { DeclaredStorage } from "../config/storage.ts";
 import { errnoOf, fileError, LockvisorError } from "../errors.ts";
 import { type BlockDevice, decodeDevice, readBlockDevice } from "./block_device.ts";
 import { type Mount, mountOf, pathInside, readMounts, readMountsAlong } from "./mounts.ts";
-import { type NetworkDisk, readNetworkDisk } from "./network_disk.ts";
-import { isNetworkDisk, NETWORK_SCHEMES } from "./network_scheme.ts";
+import { isNetworkDisk, NETWORK_SCHEMES, type NetworkDisk, readNetworkDisk } from "./network_disk.ts";
 import { type StorageMatch, storageOf } from "./storage_match.ts";
 
 /** What the system tells about a disk: everything that its identities are made of. */

@@ -1,7 +1,6 @@
 import { LockvisorError } from "../errors.ts";
 import { absolutePath } from "./absolute_path.ts";
 import { sha256Hex } from "./digest.ts";
-import { isNetworkScheme, NETWORK_SCHEMES, type NetworkScheme, schemeOf } from "./network_scheme.ts";
 import { parseRbdName, rbdName } from "./rbd_name.ts";
 import { normalHost, normalPath, parseUri, percentDecode, percentEncode, type Uri } from "./uri.ts";
 
@@ -20,28 +19,28 @@ export interface NetworkDisk {
 
 type Reader = (text: string, scheme: string) => NetworkDisk;
 
-const READERS: Record<NetworkScheme, Reader> = {
-  rbd: readRbd,
-  nbd: readNbd,
-  "nbd+tcp": readNbd,
-  "nbd+unix": readNbd,
-  iscsi: readIscsi,
-  iser: readIscsi,
-  nfs: readNfs,
-  gluster: readGluster,
-  "gluster+tcp": readGluster,
-  "gluster+rdma": readGluster,
-  "gluster+unix": readGluster,
-  sheepdog: readSheepdog,
-  "sheepdog+tcp": readSheepdog,
-  "sheepdog+unix": readSheepdog,
-  ssh: readSsh,
-  sftp: readSsh,
-  http: readWeb,
-  https: readWeb,
-  ftp: readWeb,
-  ftps: readWeb,
-};
+const READERS: ReadonlyMap<string, Reader> = new Map<string, Reader>([
+  ["rbd", readRbd],
+  ["nbd", readNbd],
+  ["nbd+tcp", readNbd],
+  ["nbd+unix", readNbd],
+  ["iscsi", readIscsi],
+  ["iser", readIscsi],
+  ["nfs", readNfs],
+  ["gluster", readGluster],
+  ["gluster+tcp", readGluster],
+  ["gluster+rdma", readGluster],
+  ["gluster+unix", readGluster],
+  ["sheepdog", readSheepdog],
+  ["sheepdog+tcp", readSheepdog],
+  ["sheepdog+unix", readSheepdog],
+  ["ssh", readSsh],
+  ["sftp", readSsh],
+  ["http", readWeb],
+  ["https", readWeb],
+  ["ftp", readWeb],
+  ["ftps", readWeb],
+]);
 
 const DEFAULT_PORT: Record<string, number> = {
   nbd: 10809,
@@ -56,6 +55,14 @@ const DEFAULT_PORT: Record<string, number> = {
   ftps: 990,
 };
 
+/** The schemes of network disks, for messages and documentation. */
+export const NETWORK_SCHEMES: readonly string[] = [...READERS.keys()];
+
+/** Whether a disk's name begins with the scheme of a network disk. */
+export function isNetworkDisk(text: string): boolean {
+  return READERS.has(schemeOf(text) ?? "");
+}
+
 /**
  * What a network disk's name means.
  *
@@ -64,19 +71,22 @@ const DEFAULT_PORT: Record<string, number> = {
  */
 export function readNetworkDisk(text: string): NetworkDisk {
   const scheme = schemeOf(text) ?? "";
-  if (!isNetworkScheme(scheme)) {
-    throw malformed(scheme, `the scheme is not one of ${NETWORK_SCHEMES.join(", ")}`);
-  }
+  const reader = READERS.get(scheme);
+  if (reader === undefined) throw malformed(scheme, `the scheme is not one of ${NETWORK_SCHEMES.join(", ")}`);
   // deno-lint-ignore no-control-regex
   if (/[\u0000-\u0020\u007f]/.test(text) && !/^(rbd|nbd|sheepdog):(?!\/\/)/i.test(text)) {
     throw malformed(scheme, "it has spaces or control characters; write them as %20 and so on");
   }
-  return READERS[scheme](text.slice(text.indexOf(":") + 1), scheme);
+  return reader(text.slice(text.indexOf(":") + 1), scheme);
 }
 
 /** The identity text of a network disk; one that is local to its host carries the host's id. */
 export function networkIdentity(disk: NetworkDisk, hostId: string): string {
   return disk.hostLocal ? `uri:${hostId}:${disk.identity}` : `uri:${disk.identity}`;
+}
+
+function schemeOf(text: string): string | undefined {
+  return /^([A-Za-z][A-Za-z0-9+.-]*):/.exec(text)?.[1]?.toLowerCase();
 }
 
 function malformed(scheme: string, reason: string): LockvisorError {

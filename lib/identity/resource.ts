@@ -5,8 +5,7 @@ import { blockIdentity, type BlockName } from "./block_name.ts";
 import { type DiskFacts, diskFacts, diskPath, type FileFacts } from "./disk_facts.ts";
 import { type Identity, identity, sortedIdentities } from "./key.ts";
 import { isNetworkFilesystem, type Mount, nameOnEveryHost, readMounts } from "./mounts.ts";
-import { networkIdentity } from "./network_disk.ts";
-import { isNetworkDisk } from "./network_scheme.ts";
+import { isNetworkDisk, networkIdentity } from "./network_disk.ts";
 import { checkLeaseName } from "./specification.ts";
 
 /** What a guest can ask for: a disk, or a lease on a name that means something to the guests alone. */

@@ -1,6 +1,6 @@
 import { ACCESSES, isAccess } from "../access.ts";
 import { LockvisorError } from "../errors.ts";
-import { isNetworkDisk } from "./network_scheme.ts";
+import { isNetworkDisk } from "./network_disk.ts";
 import type { ResourceSpec } from "./resource.ts";
 
 /** How many characters a lease's key may have. */
