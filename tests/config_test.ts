@@ -1,5 +1,4 @@
 import assert from "node:assert/strict";
-import * as parser from "toml-eslint-parser";
 import { nearest, readConfig } from "../lib/config/config_file.ts";
 import { loadSettings, type SettingFlags, type Settings } from "../lib/config/settings.ts";
 import { type ErrorCode, LockvisorError } from "../lib/errors.ts";
@@ -293,11 +292,11 @@ Deno.test("configuration file: both ways to write storage, in their order", () =
   const tables = '[[storage]]\npath = "/a"\nid = "1"\n\n[[storage]]\nid = "2"\npath = "/b"\n';
   const inline = 'storage = [{ path = "/a", id = "1" }, { id = "2", path = "/b" }]\n';
   for (const text of [tables, inline]) {
-    const { storage } = readConfig(text, "f", parser);
+    const { storage } = readConfig(text, "f");
     assert.deepEqual(storage.map(({ path, id }) => [path.text, id.text]), [["/a", "1"], ["/b", "2"]]);
   }
-  assert.deepEqual(readConfig("", "f", parser), { values: {}, storage: [] });
-  assert.deepEqual(readConfig("# nothing\n", "f", parser), { values: {}, storage: [] });
+  assert.deepEqual(readConfig("", "f"), { values: {}, storage: [] });
+  assert.deepEqual(readConfig("# nothing\n", "f"), { values: {}, storage: [] });
 });
 
 Deno.test("configuration file: only a near word is suggested", () => {

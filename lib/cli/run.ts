@@ -27,14 +27,14 @@ export async function run({ options, userCommand }: Invocation, context: CliCont
   const lock = await session.domainLock({ plugin: options.text("plugin") ?? DEFAULT_DRIVER });
   const guest = { ...describeGuest(options, name), resources };
   if (options.isGiven("dry-run")) {
-    const { formatForecasts } = await import("./unhurried.ts");
+    const { formatForecasts } = await import("./run_later.ts");
     const forecasts = processForecast(lock, { ...guest, command: userCommand });
     context.out(formatForecasts(forecasts, options.isGiven("json") ? "json" : "text"));
     return 0;
   }
   return await processStart(lock, { ...guest, command: [program!, ...args] }, async (attempt) => {
     if (waitMs === 0) await attempt();
-    else await (await import("./unhurried.ts")).acquireWithin(attempt, waitMs);
+    else await (await import("./run_later.ts")).acquireWithin(attempt, waitMs);
   });
 }
 

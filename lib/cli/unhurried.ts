@@ -3,6 +3,4 @@
  * is asked for: each further file of the program would cost a load.
  */
 export { COMMANDS } from "./commands.ts";
-export { formatForecasts } from "./forecast_text.ts";
 export { commandHelp, programHelp } from "./help.ts";
-export { acquireWithin } from "./wait.ts";

@@ -1,4 +1,4 @@
-import type { AST, ParseError, parseTOML } from "toml-eslint-parser";
+import { type AST, ParseError, parseTOML } from "toml-eslint-parser";
 import { LockvisorError } from "../errors.ts";
 import type { Given } from "./values.ts";
 
@@ -15,21 +15,16 @@ export type SettingKey = typeof SETTING_KEYS[number];
 const TOP_KEYS: readonly string[] = [...SETTING_KEYS, "storage"];
 const STORAGE_KEYS: readonly string[] = ["path", "id"];
 
-/** The parser, handed in because it is loaded only where there is a file to read. */
-export interface TomlParser {
-  parseTOML: typeof parseTOML;
-  ParseError: typeof ParseError;
-}
-
 /**
- * Reads the text of a configuration file (TOML 1.0).
+ * Reads the text of a configuration file (TOML 1.0). This module takes 10 ms to load, most of it the parser: it is for
+ * those who have something in the file.
  *
  * @param file Its name, for messages.
  * @throws LockvisorError `config`, with file, line and key
  */
-export function readConfig(text: string, file: string, parser: TomlParser): RawConfig {
+export function readConfig(text: string, file: string): RawConfig {
   const config: RawConfig = { values: {}, storage: [] };
-  for (const node of parseText(text, file, parser).body[0].body) {
+  for (const node of parseText(text, file).body[0].body) {
     const place = placeOf(node, file);
     const name = nameOf(node.key);
     if (!TOP_KEYS.includes(name.split(".")[0]!)) throw unknownKey(place, name, TOP_KEYS);
@@ -43,7 +38,7 @@ export function readConfig(text: string, file: string, parser: TomlParser): RawC
   return config;
 }
 
-function parseText(text: string, file: string, { parseTOML, ParseError }: TomlParser): AST.TOMLProgram {
+function parseText(text: string, file: string): AST.TOMLProgram {
   try {
     return parseTOML(text, { tomlVersion: "1.0" });
   } catch (error) {

@@ -1,7 +1,7 @@
 import { isPresent } from "../files/presence.ts";
 import { errnoOf, fileError, LockvisorError } from "../errors.ts";
 import { absolutePath } from "../identity/absolute_path.ts";
-import { type RawConfig, readConfig, type SettingKey } from "./config_file.ts";
+import type { RawConfig, SettingKey } from "./config_file.ts";
 import { defaultLockspace, defaultRuntimeDir, type UserEnvironment } from "./defaults.ts";
 import { type DeclaredStorage, declaredStorage, storageInFlags, storageInVariable } from "./storage.ts";
 import { type Given, hostId, isHostId, oneOf, path } from "./values.ts";
@@ -130,11 +130,11 @@ async function loadConfigFile(sources: SettingSources): Promise<RawConfig> {
     if (errnoOf(error) === "ENOENT" && named === undefined) return { values: {}, storage: [] };
     throw configFileError(file, named, error);
   }
+  if (bytes.length === 0) return { values: {}, storage: [] };
   const text = decode(bytes, file);
   if (text.split("\n").every((line) => /^\s*(#|$)/.test(line))) return { values: {}, storage: [] };
-  // The parser costs 10 ms: only those who have something in the file pay for it.
-  const parser = await import("toml-eslint-parser");
-  return readConfig(text, file, parser);
+  const { readConfig } = await import("./config_file.ts");
+  return readConfig(text, file);
 }
 
 function configFileOf(sources: SettingSources): { file: string; named?: string } {

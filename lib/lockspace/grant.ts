@@ -103,7 +103,7 @@ function onlyIdentity({ pid, startTime, bootId, pidNamespace }: ProcessIdentity)
 }
 
 function now(): string {
-  return new Date().toISOString().replace(/\.\d+Z$/, "Z");
+  return `${new Date().toISOString().slice(0, 19)}Z`;
 }
 
 /**

@@ -48,7 +48,7 @@ function recordOf(
     id: guest.id,
     plugin,
     state: "starting",
-    since: new Date().toISOString().replace(/\.\d+Z$/, "Z"),
+    since: `${new Date().toISOString().slice(0, 19)}Z`,
     hostId,
     carriers: [{ kind: "guest", ...identifySelf(), locks: hold.locks }],
     leaseKeys: hold.leaseKeys,

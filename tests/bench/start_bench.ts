@@ -1,13 +1,28 @@
+import { dirname } from "node:path";
+import { anyOf, estimate, estimateText, median } from "./paired.ts";
+import { type Cost, costOf } from "./process_cost.ts";
+
 /**
- * What a start under lock costs beside the start of an empty program that is compiled the same way: whole
- * processes, run in turn. `true` is the guest; one disk, so three keys with two slots each.
+ * What a start under lock costs beside the start of an empty program that is compiled the same way: whole processes.
+ * `true` is the guest; one disk, so three keys with two slots each.
+ *
+ * Where a file lies in memory makes one copy of a program up to a tenth slower than another, for as long as it stays
+ * there: so there are several fresh copies of each. Machines speed up and slow down: so the two are run in pairs, in
+ * random order, and the figure is the median of the pairs' ratios.
  */
 const binary = Deno.env.get("LOCKVISOR_BINARY");
 const empty = Deno.env.get("LOCKVISOR_EMPTY_BINARY");
 if (binary === undefined || empty === undefined) throw new Error("run this by: deno task bench");
 
+const COPIES = 4;
+const PAIRS = Number(Deno.env.get("LOCKVISOR_BENCH_PAIRS") ?? 100);
+
 const directory = Deno.makeTempDirSync({ prefix: "lockvisor-bench-" });
-globalThis.addEventListener("unload", () => Deno.removeSync(directory, { recursive: true }));
+// Beside the programs, where there is room for them.
+const copies = Deno.makeTempDirSync({ dir: dirname(empty), prefix: "copies-" });
+globalThis.addEventListener("unload", () => {
+  for (const path of [directory, copies]) Deno.removeSync(path, { recursive: true });
+});
 Deno.writeTextFileSync(`${directory}/disk`, "");
 Deno.writeTextFileSync(`${directory}/lockvisor.toml`, "");
 const env = {
@@ -17,45 +32,49 @@ const env = {
   LOCKVISOR_RUNTIME_DIR: `${directory}/run`,
   LOCKVISOR_HOST_ID: "bench",
 };
-
-function execute(program: string, args: string[]): void {
-  const { code } = new Deno.Command(program, { args, env, clearEnv: true, stdout: "null" }).outputSync();
-  if (code !== 0) throw new Error(`${program} ${args.join(" ")} ended with ${code}`);
-}
-
-execute(binary, ["init", `${directory}/lockspace`]);
-
 const RUN = ["run", "--name", "bench", "--disk", `${directory}/disk`, "--", "true"];
-const ROUNDS = 60;
 
-Deno.bench("empty compiled program", { group: "start", baseline: true, n: ROUNDS, warmup: 5 }, () => {
-  execute(empty, []);
-});
+costOf(binary, ["init", `${directory}/lockspace`], env);
 
-Deno.bench("lockvisor run … -- true", { group: "start", n: ROUNDS, warmup: 5 }, () => {
-  execute(binary, RUN);
-});
-
-Deno.bench("flock -n FILE true", { group: "start", n: ROUNDS, warmup: 5 }, () => {
-  execute("/usr/bin/flock", ["-n", `${directory}/disk`, "true"]);
-});
-
-// Deno.bench runs one program many times and then the other; on a machine whose speed drifts, pairs tell more.
-Deno.bench("pairs", { group: "pairs", n: 1, warmup: 0 }, () => {
-  const ratios: number[] = [];
-  for (let round = 0; round < ROUNDS; round++) {
-    const times = [() => execute(empty, []), () => execute(binary, RUN)].map((run) => {
-      const start = performance.now();
-      run();
-      return performance.now() - start;
-    });
-    ratios.push(times[1]! / times[0]!);
+Deno.bench("start under lock, beside an empty program", { n: 1, warmup: 0 }, () => {
+  const runs = { run: freshCopies(binary, "run"), empty: freshCopies(empty, "empty") };
+  const measured = { run: [] as Cost[], empty: [] as Cost[] };
+  const start = { run: RUN, empty: [] };
+  for (const name of ["run", "empty"] as const) {
+    for (const copy of runs[name]) costOf(copy, start[name], env); // into memory, and the lock files are made
   }
-  ratios.sort((one, other) => one - other);
-  const [low, middle, high] = [0.25, 0.5, 0.75].map((share) =>
-    ratios[Math.floor(share * ROUNDS)]!.toFixed(2)
+  for (let pair = 0; pair < PAIRS; pair++) {
+    const order = Math.random() < 0.5 ? ["run", "empty"] as const : ["empty", "run"] as const;
+    for (const name of order) measured[name].push(costOf(anyOf(runs[name]), start[name], env));
+  }
+  const ratios = (what: keyof Cost) =>
+    measured.run.map((cost, pair) => cost[what] / measured.empty[pair]![what]);
+  const middle = (name: "run" | "empty", what: keyof Cost) =>
+    `${median(measured[name].map((cost) => cost[what])).toFixed(0)} ms`;
+  console.log(
+    `run … -- true takes ${estimateText(estimate(ratios("wall")))} times as long as the empty program: ` +
+      `${middle("run", "wall")} and ${
+        middle("empty", "wall")
+      }, medians of ${PAIRS} pairs, ${COPIES} copies of each`,
   );
   console.log(
-    `run … -- true takes ${middle} × the empty program (middle half of ${ROUNDS} pairs: ${low} to ${high})`,
+    `processor time: ${estimateText(estimate(ratios("cpu")))} times as much: ` +
+      `${middle("run", "cpu")} and ${middle("empty", "cpu")}`,
   );
 });
+
+Deno.bench("flock -n FILE true", { n: PAIRS, warmup: 5 }, () => {
+  costOf("/usr/bin/flock", ["-n", `${directory}/disk`, "true"], env);
+});
+
+/** Copies of a program that have reached the disk: writing them out does not disturb what is measured. */
+function freshCopies(program: string, name: string): string[] {
+  return Array.from({ length: COPIES }, (_, number) => {
+    const copy = `${copies}/${name}-${number}`;
+    Deno.copyFileSync(program, copy);
+    const file = Deno.openSync(copy, { read: true });
+    file.syncSync();
+    file.close();
+    return copy;
+  });
+}
