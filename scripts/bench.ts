@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { cleanupStack, temporaryFolder } from "./cleanup.ts";
 import { compileLockvisor, compileProgram } from "./compile.ts";
 import { runScript } from "./failure.ts";
 import { BINARY, CACHE, ROOT } from "./project.ts";
@@ -17,10 +18,17 @@ async function main(): Promise<number> {
   // Both anew, so that both come from the same Deno by the same way.
   await compileLockvisor("always");
   await compileEmpty();
+  using stack = cleanupStack();
+  // Beside the programs, of which copies are to be put there: some hundred MB.
+  const copies = temporaryFolder(stack, { parent: CACHE, prefix: "copies-" });
   const { code } = await new Deno.Command(Deno.execPath(), {
     args: ["bench", "--allow-all", "--no-check", ...Deno.args, "tests/bench/"],
     cwd: ROOT,
-    env: { LOCKVISOR_BINARY: BINARY, LOCKVISOR_EMPTY_BINARY: EMPTY_BINARY },
+    env: {
+      LOCKVISOR_BINARY: BINARY,
+      LOCKVISOR_EMPTY_BINARY: EMPTY_BINARY,
+      LOCKVISOR_BENCH_COPIES: copies,
+    },
     stdin: "null",
   }).spawn().status;
   return code;

@@ -1,4 +1,3 @@
-import { dirname } from "node:path";
 import { anyOf, estimate, estimateText, median } from "./paired.ts";
 import { type Cost, costOf } from "./process_cost.ts";
 
@@ -12,17 +11,16 @@ import { type Cost, costOf } from "./process_cost.ts";
  */
 const binary = Deno.env.get("LOCKVISOR_BINARY");
 const empty = Deno.env.get("LOCKVISOR_EMPTY_BINARY");
-if (binary === undefined || empty === undefined) throw new Error("run this by: deno task bench");
+const copies = Deno.env.get("LOCKVISOR_BENCH_COPIES");
+if (binary === undefined || empty === undefined || copies === undefined) {
+  throw new Error("run this by: deno task bench");
+}
 
 const COPIES = 4;
 const PAIRS = Number(Deno.env.get("LOCKVISOR_BENCH_PAIRS") ?? 100);
 
 const directory = Deno.makeTempDirSync({ prefix: "lockvisor-bench-" });
-// Beside the programs, where there is room for them.
-const copies = Deno.makeTempDirSync({ dir: dirname(empty), prefix: "copies-" });
-globalThis.addEventListener("unload", () => {
-  for (const path of [directory, copies]) Deno.removeSync(path, { recursive: true });
-});
+globalThis.addEventListener("unload", () => Deno.removeSync(directory, { recursive: true }));
 Deno.writeTextFileSync(`${directory}/disk`, "");
 Deno.writeTextFileSync(`${directory}/lockvisor.toml`, "");
 const env = {
