@@ -1,4 +1,5 @@
-import type { Forecast, OnLockFailure } from "./driver/contract.ts";
+import type { Driver, Forecast, OnLockFailure } from "./driver/contract.ts";
+import { LockvisorError } from "./errors.ts";
 import type { ResourceSpec } from "./identity/resource.ts";
 import type { GuestRecord } from "./manager/guest_record.ts";
 import type { HotplugReport } from "./manager/hotplug_plan.ts";
@@ -92,10 +93,22 @@ export async function processStop(
 ): Promise<{ outcome: StopOutcome; held: false | null }> {
   const { endGuest, stopGuest } = await import("./manager/attached_guest.ts");
   const driver = lock.plugin?.driver;
-  driver?.isHeld(guest.leaseKeys); // a lockspace that cannot be asked afterwards is refused before anything is done
+  if (driver !== undefined) refuseForeignLockspace(driver, guest);
   const outcome = await stopGuest(guest, steps, warn);
   const held = await endGuest({ store: lock.options.store, driver }, guest);
   return { outcome, held };
+}
+
+/**
+ * A lockspace that is not ours to use is refused before anything is done. One that is cut off is not: its guest may be
+ * stopped all the same, and whether its locks are free is not known then.
+ */
+function refuseForeignLockspace(driver: Driver, { leaseKeys }: GuestRecord): void {
+  try {
+    driver.isHeld(leaseKeys);
+  } catch (error) {
+    if (!(error instanceof LockvisorError) || error.code !== "io") throw error;
+  }
 }
 
 /** Pauses a guest, which keeps its locks, or gives them up. @returns the state of what it gave up, and its record */
@@ -193,12 +206,13 @@ export function resourcesDetach(
 /** Does something with the manager of a guest that runs. */
 async function attached<Result>(
   { plugin, options }: DomainLock,
-  { uuid }: GuestRecord,
+  { uuid, name }: GuestRecord,
   action: (manager: LockManager) => Promise<Result>,
 ): Promise<Result> {
   const manager = plugin.newManager("domain", "attach", options);
   try {
     manager.setParameter("uuid", uuid);
+    manager.setParameter("name", name);
     await manager.attach();
     return await action(manager);
   } finally {

@@ -100,7 +100,7 @@ Deno.test("a record is believed only if the kernel shows all it says, and no mor
       ],
     }], false],
     ["one key too many", recordOf(), [holdingOf([LEASE, DISK, STRANGE])], false],
-    ["one too many, only open", recordOf(), [holdingOf([LEASE, DISK, STRANGE], { proof: "open" })], true],
+    ["all only open", recordOf(), [holdingOf([LEASE, DISK], { proof: "open" })], false],
     [
       "a holder that is not known",
       recordOf(),

@@ -1,11 +1,10 @@
 import type { CarrierClaim, Known, LockEvidence } from "../driver/contract.ts";
-import { errnoOf, fileError } from "../errors.ts";
 import { descriptorTarget, type FlockEntry, openDescriptors } from "../process/descriptors.ts";
 import { factsOf, readText } from "../process/descriptor_scan.ts";
 import { identifyProcess } from "../process/process_identity.ts";
 import { notedAccess, readNotes } from "./holder_note.ts";
 import type { Lockspace } from "./lockspace.ts";
-import { isNamed } from "./open_slots.ts";
+import { isNamed, statusOfName } from "./open_slots.ts";
 import { type Slot, slotPath, SLOTS } from "./slot.ts";
 import { flocksOn, observeSlot } from "./slot_evidence.ts";
 
@@ -74,15 +73,6 @@ function leadsTo(path: string, pid: number, descriptor: number): boolean {
     return named !== undefined && named.dev === open.dev && named.ino === open.ino;
   } catch {
     return false;
-  }
-}
-
-function statusOfName(path: string): Deno.FileInfo | undefined {
-  try {
-    return Deno.lstatSync(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound || errnoOf(error) === "EBADFD") return undefined;
-    throw fileError(`look at ${path}`, error);
   }
 }
 

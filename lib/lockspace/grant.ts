@@ -1,12 +1,15 @@
 import { failpoint } from "../failpoint.ts";
 import type { CarriedLock, GrantedKey, Guest, ResolvedResource } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
+import { isPresent } from "../files/presence.ts";
 import { ownDescriptorNumbers } from "../process/descriptor_numbers.ts";
-import type { ProcessIdentity } from "../process/process_identity.ts";
+import { isSameProcess, lifeOf, type ProcessIdentity } from "../process/process_identity.ts";
 import { giveBackSlots, type HeldSlot } from "./acquire_keys.ts";
 import {
   type HolderNote,
   type NotedResource,
+  notePath,
+  readNoteOf,
   removeNote,
   removeStaleNotes,
   writeNotes,
@@ -60,6 +63,7 @@ export function settleGrant(
   };
   try {
     failpoint("grant.locked");
+    refuseSecondSelf(lockspace, grantee, keys);
     for (const key of keys) ensureKeyDirectory(lockspace, key);
     const grants = countGrants(lockspace, grantee, plan);
     noted = true;
@@ -77,6 +81,35 @@ export function settleGrant(
   } catch (error) {
     giveBack();
     throw error;
+  }
+}
+
+/**
+ * A guest that lives and has lost the lease on itself must not be started a second time: that start would take the
+ * notes of what the guest still has with it.
+ * @throws {LockvisorError} `locked`
+ */
+function refuseSecondSelf(
+  lockspace: Lockspace,
+  { guest, host, process }: Grantee,
+  keys: readonly string[],
+): void {
+  const own = { hostId: host.id, uuid: guest.uuid };
+  for (const key of keys) {
+    if (!isPresent(notePath(lockspace, key, host.id, guest.uuid))) continue;
+    const note = readNoteOf(lockspace, key, own);
+    if (note === undefined || isSameProcess(note.process, process) || lifeOf(note.process) !== "alive") {
+      continue;
+    }
+    throw new LockvisorError(
+      "locked",
+      `guest "${note.guest.name}" (pid ${note.process.pid}, since ${note.since}) is running already, and has lost a lock; run: lockvisor attach`,
+      {
+        details: {
+          holder: { uuid: guest.uuid, name: note.guest.name, pid: note.process.pid, since: note.since },
+        },
+      },
+    );
   }
 }
 

@@ -1,4 +1,4 @@
-import { lstatIfPresent } from "../files/record_file.ts";
+import { errnoOf, fileError } from "../errors.ts";
 import { closeFile, eachEntry, openForReading } from "../libc/proc_files.ts";
 import { openFilesBelow } from "../process/descriptor_scan.ts";
 import type { Lockspace } from "./lockspace.ts";
@@ -52,9 +52,22 @@ export function checkOneByOne(lockspace: Lockspace): NameCheck {
   return (name, file) => isNamed(`${lockspace.path}/${name}`, file);
 }
 
+/**
+ * What a lock file's name leads to. GlusterFS with strict-locks answers EBADFD for a file whose lock the server has
+ * forgotten while a process has it open: as a lock that counts, that file is not there.
+ */
+export function statusOfName(path: string): Deno.FileInfo | undefined {
+  try {
+    return Deno.lstatSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || errnoOf(error) === "EBADFD") return undefined;
+    throw fileError(`look at ${path}`, error);
+  }
+}
+
 /** Whether a path leads to the file that a process has open. */
 export function isNamed(path: string, { pid, descriptor, inode }: RemoteDescriptor): boolean {
-  const named = lstatIfPresent(path);
+  const named = statusOfName(path);
   if (named === undefined) return false;
   if (named.ino === inode) return true;
   // Before Linux 5.14 there is no inode in fdinfo, and a filesystem in layers may have another one there.

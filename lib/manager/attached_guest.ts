@@ -25,9 +25,13 @@ export { stopGuest } from "./stop_guest.ts";
 export async function attachGuest(
   { store, driver, plugin, hostId }: AttachedContext,
   nameOrUuid: string,
+  name: string = nameOrUuid,
 ): Promise<GuestRecord> {
   if (!isAtHand(store, nameOrUuid)) {
     await attachGuests({ store, hostId, drivers: new Map([[plugin, driver]]) });
+  }
+  if (findGuestIfKnown(store, nameOrUuid) === undefined) {
+    throw new LockvisorError("data", `no guest "${name}" runs on this host; see: lockvisor status`);
   }
   const record = findLivingGuest(store, nameOrUuid);
   if (record.plugin === plugin) return record;

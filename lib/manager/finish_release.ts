@@ -33,7 +33,9 @@ export async function releaseResources(
   leaving: readonly RecordedResource[],
 ): Promise<ReleaseOutcome> {
   let marked = record;
-  const keys = keysToGiveUp(record, leaving);
+  // A record may name a resource twice; all of it leaves.
+  const whole = record.resources.filter((resource) => leaving.some((one) => isSame(one, resource)));
+  const keys = keysToGiveUp(record, whole);
   const outcome = await driver.unplug(runningGuest(record), keys, () => {
     marked = markLeaving(store, record, leaving);
   });

@@ -67,6 +67,8 @@ export function knownKeys({ leaseKeys, resources, givenUp, carriers }: GuestReco
 export function isAsRecorded(record: GuestRecord, held: HeldLocks): boolean {
   if (record.pending !== undefined || record.state === "lock-lost") return false;
   if (record.resources.some(({ leaving }) => leaving)) return false;
+  // Where the kernel shows no locks, what is open need not be locked.
+  if (held.ofGuest(record.carriers[0]).some(({ proof }) => proof === "open")) return false;
   const wanted = wantedKeys(record);
   const missing = new Set<string>();
   for (const key of wanted) missing.add(`${key}a`).add(`${key}b`);
@@ -86,10 +88,7 @@ export function isAsRecorded(record: GuestRecord, held: HeldLocks): boolean {
     }
   }
   if (missing.size > 0) return false;
-  return held.ofGuest(record.carriers[0]).every(({ locks, proof }) =>
-    // Where the kernel shows no locks, what is open need not be locked.
-    locks.every(({ key }) => wanted.has(key) || proof === "open")
-  );
+  return held.ofGuest(record.carriers[0]).every(({ locks }) => locks.every(({ key }) => wanted.has(key)));
 }
 
 /** What is known of the locks of a guest whose carriers have all of them open. */

@@ -129,7 +129,7 @@ export class LockManager implements AsyncDisposable {
     }
     const { attachGuest } = await import("./attached_guest.ts");
     await this.#during(async (become) => {
-      become({ phase: "attached", record: await attachGuest(this.#context(), wanted) });
+      become({ phase: "attached", record: await attachGuest(this.#context(), wanted, name) });
     });
   }
 

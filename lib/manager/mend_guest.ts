@@ -1,4 +1,5 @@
-import type { Carrier, Driver, Holding } from "../driver/contract.ts";
+import type { Carrier, Driver, Holding, RegainOutcome } from "../driver/contract.ts";
+import { LockvisorError } from "../errors.ts";
 import { carriersAfter } from "../carrier/carriers_after.ts";
 import { failpoint } from "../failpoint.ts";
 import { lifeOf } from "../process/process_identity.ts";
@@ -212,6 +213,19 @@ async function finishPause(context: MendingContext, guest: GuestUnderRepair): Pr
   return repaired(guest, updated, "gave up the rest of its locks: a pause or a resume of it was cut off");
 }
 
+/** A lock that cannot be taken is lost all the same: that is to be told, and `--on-lost` decides. */
+async function regainOrReason(
+  regaining: Promise<RegainOutcome>,
+  keys: readonly string[],
+): Promise<RegainOutcome | Obstacle["why"]> {
+  try {
+    return await regaining;
+  } catch (error) {
+    if (!(error instanceof LockvisorError)) throw error;
+    return { outcome: "failed", key: keys[0]!, reason: error.message };
+  }
+}
+
 async function regainLocks(
   { store, driver }: MendingContext,
   guest: GuestUnderRepair,
@@ -223,7 +237,7 @@ async function regainLocks(
     return guest;
   }
   const keys = unheldKeys([...wantedKeys(record)], evidence);
-  const result = await driver.regain(runningGuest(record), keys, record.grants ?? []);
+  const result = await regainOrReason(driver.regain(runningGuest(record), keys, record.grants ?? []), keys);
   if (result.outcome !== "regained") return { ...guest, obstacle: obstacleOf(record, result) };
   const updated = store.update(record, (current) => ({
     ...current,

@@ -6,7 +6,10 @@ import { holdersText, holderText } from "./refusal.ts";
 /** Why lost locks could not be taken again, and by which resource that was seen. */
 export interface Obstacle {
   resource: Pick<RecordedResource, "type" | "name" | "access">;
-  why: Exclude<RegainOutcome, { outcome: "regained" }>;
+  why:
+    | Exclude<RegainOutcome, { outcome: "regained" }>
+    /** Taking it was tried, and could not be carried out. */
+    | { outcome: "failed"; key: string; reason: string };
 }
 
 /** An obstacle, with the resource that its key belongs to. */
@@ -25,6 +28,8 @@ export function obstacleText({ resource: { type, name }, why }: Obstacle): strin
       return `${type} ${name} was locked by ${
         why.had === null ? "somebody" : holderText(why.had)
       } in between, and may have been written`;
+    case "failed":
+      return `it could not be taken again: ${why.reason}`;
     case "unknown":
       return `nothing tells how ${type} ${name} was granted, so somebody may have had it in between`;
   }

@@ -29,8 +29,8 @@ export function start(
   const inTheWay = () => model.conflicts(plan);
   if (inTheWay().size > 0) return { 75: { says: /is locked by guest "/, inTheWay } };
   if (model.guests.has(name)) {
-    // It lives and has lost its lease: its name tells. The locks were granted for a moment, and that counts.
-    return { 75: { says: /is running already/, change: () => model.count(plan, name) } };
+    // It lives and has lost its lease: its note tells, before anything is counted.
+    return { 75: { says: /is running already/ } };
   }
   const change = () => {
     const own = carrier("guest", by === "run" ? plan : new Map(), pid());
