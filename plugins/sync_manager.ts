@@ -158,16 +158,17 @@ class SyncManager implements Driver {
   }
 
   async giveUp(
-    { guest, process, carriers, resources }: RunningGuest,
+    running: RunningGuest,
     keys: readonly string[],
     remember: (givenUp: GivenUpKey[]) => void,
   ): Promise<void> {
     const { giveUpKeys } = await import("../lib/carrier/live_guest.ts");
     const lockspace = this.#openLockspace();
     const { host } = this.#config;
-    const lease = noted(guestLease(guest));
-    const grantee = { guest, process, host, plugin: definition.name, resources: [lease, ...resources] };
-    giveUpKeys(lockspace, carriers, keys, (givenUp) => {
+    const { guest, process } = running;
+    const resources = [noted(guestLease(guest)), ...running.resources];
+    const grantee = { guest, process, host, plugin: definition.name, resources };
+    giveUpKeys(lockspace, running, keys, (givenUp) => {
       remember(givenUp);
       // After the record: as long as that is there nobody reads this.
       writePausedNote(lockspace, this.#pausedGuest(guest), { note: noteOf(grantee, []), givenUp });
@@ -207,9 +208,9 @@ class SyncManager implements Driver {
     return { leaseKey, hostId: this.#config.host.id, uuid: guest.uuid };
   }
 
-  async inquire({ carriers }: RunningGuest, keys: readonly string[]): Promise<GivenUpKey[]> {
+  async inquire(running: RunningGuest, keys: readonly string[]): Promise<GivenUpKey[]> {
     const { keysHeld } = await import("../lib/carrier/live_guest.ts");
-    return keysHeld(this.#openLockspace(), carriers, keys);
+    return keysHeld(this.#openLockspace(), running, keys);
   }
 
   /** Takes all keys of resources for a process, or none. */
@@ -291,14 +292,10 @@ class SyncManager implements Driver {
     );
   }
 
-  async regain(
-    running: RunningGuest,
-    keys: readonly string[],
-    grants: readonly GrantedKey[],
-  ): Promise<RegainOutcome> {
+  async regain(running: RunningGuest, keys: readonly string[]): Promise<RegainOutcome> {
     const lost: GrantedKey[] = [];
     for (const key of [...keys].sort()) {
-      const granted = grants.find((each) => each.key === key);
+      const granted = running.grants.find((each) => each.key === key);
       if (granted === undefined) return { outcome: "unknown", key };
       lost.push(granted);
     }

@@ -21,8 +21,9 @@ async function main(): Promise<number> {
   using stack = cleanupStack();
   // Beside the programs, of which copies are to be put there: some hundred MB.
   const copies = temporaryFolder(stack, { parent: CACHE, prefix: "copies-" });
+  const hasFiles = Deno.args.some((argument) => argument.endsWith(".ts"));
   const { code } = await new Deno.Command(Deno.execPath(), {
-    args: ["bench", "--allow-all", "--no-check", ...Deno.args, "tests/bench/"],
+    args: ["bench", "--allow-all", "--no-check", ...Deno.args, ...hasFiles ? [] : ["tests/bench/"]],
     cwd: ROOT,
     env: {
       LOCKVISOR_BINARY: BINARY,

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { generation, keysOf, notes, past } from "./support/garbage.ts";
 import { canLock, flockedFiles, lockFiles } from "./support/kernel.ts";
+import { unlockInside } from "./support/lost_lock.ts";
 import { qemuCommand } from "./support/qemu.ts";
 import { until } from "./support/until.ts";
 import { World } from "./support/world.ts";
@@ -47,13 +48,6 @@ async function killHolder(world: World, disk: string): Promise<void> {
 
 function plain(path: string): string {
   return path.split(",")[0]!;
-}
-
-/** Takes the lock on a file from the descriptor of another process, as that process itself could. */
-async function unlockInside(world: World, pid: number, file: string): Promise<void> {
-  const script = new URL("./support/unlock_inside.ts", import.meta.url).pathname;
-  const done = await world.execute(Deno.execPath(), ["run", "-A", "--no-config", script, `${pid}`, file]);
-  assert.equal(done.code, 0, done.stderr);
 }
 
 for (const access of ["exclusive", "shared"]) {

@@ -250,10 +250,15 @@ Deno.test("an adopted guest whose holder is killed gets all its locks back, the 
 
     Deno.kill(second, "SIGKILL");
     await until("its locks are lost", async () => (await lockedFiles(world)).length === 0);
-    // By another name of the world's records: the lease is had by another process of the same guest.
     const { uuid } = JSON.parse((await world.run(["status", "--json"])).stdout).guests[0];
-    const env = { LOCKVISOR_RUNTIME_DIR: `${world.directory}/run2` };
-    assert.equal((await world.run(["run", "--name", "vm1", "--uuid", uuid, "--", "true"], { env })).code, 0);
+    // A second start of it is told here, even by other records; another host cannot know.
+    const again = ["run", "--name", "vm1", "--uuid", uuid, "--", "true"];
+    const records = { LOCKVISOR_RUNTIME_DIR: `${world.directory}/run2` };
+    const refused = await world.run(again, { env: records });
+    assert.equal(refused.code, 75);
+    assert.match(refused.stderr, /guest "vm1" \(pid \d+, .*\) is running already, and has lost a lock/);
+    const elsewhere = { ...records, LOCKVISOR_HOST_ID: "elsewhere" };
+    assert.equal((await world.run(again, { env: elsewhere })).code, 0);
     const lost = await attach(world);
     assert.equal(lost.code, 75);
     assert.match(lost.guests[0]!.lost[0]!.name, /^guest:/);

@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
-import { canLock, lockFiles } from "./support/kernel.ts";
+import { keysOf, past } from "./support/garbage.ts";
+import { canLock, flockedFiles, lockFiles } from "./support/kernel.ts";
+import { unlockInside } from "./support/lost_lock.ts";
 import { until } from "./support/until.ts";
 import { World } from "./support/world.ts";
 
@@ -25,3 +27,33 @@ Deno.test("a paused guest that resumes waits for whoever only tries a lock, and 
   file.close();
   assert.equal((await resumed).code, 0, (await resumed).stderr);
 });
+
+for (const access of ["exclusive", "readonly"]) {
+  Deno.test(`a guest that has lost a lock before it pauses does not forget who had the disk: ${access}`, async () => {
+    await using world = await World.create();
+    const disk = await world.disk("a");
+    const guest = await world.startRunning([
+      "run",
+      "--name",
+      "vm1",
+      "--disk",
+      `${disk},access=${access}`,
+      "--",
+      "sleep",
+      "600",
+    ]);
+    const keys = await keysOf(world, disk);
+    const lost = flockedFiles(guest.pid).filter((file) => keys.some((key) => file.includes(key)));
+    for (const file of lost) await unlockInside(world, guest.pid, file);
+    await past(world, "other", disk);
+    assert.equal((await world.run(["pause", "vm1", "--release"])).code, 0);
+    const refused = await world.run(["resume", "vm1"]);
+    assert.equal(refused.code, 75, refused.stderr);
+    assert.match(refused.stderr, new RegExp(`${disk} was locked by guest "other" .* in between`));
+    const accepted = await world.run(["resume", "vm1", "--accept-changes"]);
+    assert.equal(accepted.code, 0, accepted.stderr);
+    // As it was granted, not stronger: what is lost tells no mode any more.
+    const beside = ["run", "--name", "vm2", "--disk", `${disk},access=readonly`, "--", "true"];
+    assert.equal((await world.run(beside)).code, access === "readonly" ? 0 : 75);
+  });
+}

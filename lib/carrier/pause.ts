@@ -1,6 +1,6 @@
 import { failpoint } from "../failpoint.ts";
 import type { LockMode } from "../access.ts";
-import type { Carrier, GivenUpKey } from "../driver/contract.ts";
+import type { Carrier, GivenUpKey, GrantedKey, RunningGuest } from "../driver/contract.ts";
 import { keyState } from "../lockspace/key_state.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
 import { type Slot, slotPath, SLOTS } from "../lockspace/slot.ts";
@@ -45,12 +45,12 @@ function carriedSlots(
  */
 export function giveUpKeys(
   lockspace: Lockspace,
-  carriers: readonly Carrier[],
+  { carriers, grants }: Pick<RunningGuest, "carriers" | "grants">,
   keys: readonly string[],
   remember: (givenUp: GivenUpKey[]) => void = () => {},
 ): GivenUpKey[] {
   const slots = carriedSlots(lockspace, carriers, new Set(keys));
-  const givenUp = statesOf(lockspace, slots);
+  const givenUp = statesOf(lockspace, slots, grants);
   for (const carrier of new Set(slots.map((slot) => slot.carrier))) {
     requireReach(carrier, slots.find((slot) => slot.carrier === carrier)!.file);
   }
@@ -66,30 +66,40 @@ export function giveUpKeys(
 /** How keys are held in the processes that hold them, and their generations. */
 export function keysHeld(
   lockspace: Lockspace,
-  carriers: readonly Carrier[],
+  { carriers, grants }: Pick<RunningGuest, "carriers" | "grants">,
   keys: readonly string[],
 ): GivenUpKey[] {
-  return statesOf(lockspace, carriedSlots(lockspace, carriers, new Set(keys)));
+  return statesOf(lockspace, carriedSlots(lockspace, carriers, new Set(keys)), grants);
 }
 
-function statesOf(lockspace: Lockspace, slots: readonly CarriedSlot[]): GivenUpKey[] {
+/**
+ * The generation is that of the grant: a lock that was lost unnoticed may have been somebody else's since, and the
+ * present one would hide that. Where neither the kernel nor the grant tells the mode, the stronger one is the safe
+ * answer.
+ */
+function statesOf(
+  lockspace: Lockspace,
+  slots: readonly CarriedSlot[],
+  grants: readonly GrantedKey[],
+): GivenUpKey[] {
+  const granted = new Map(grants.map((grant) => [grant.key, grant]));
   return [...new Set(slots.map(({ key }) => key))].map((key) => ({
     key,
-    mode: modeHeld(slots.find((slot) => slot.key === key)!),
-    generation: keyState(lockspace, key)?.generation ?? 0,
+    mode: modeHeld(slots.find((slot) => slot.key === key)!) ?? granted.get(key)?.mode ?? "exclusive",
+    generation: granted.get(key)?.generation ?? keyState(lockspace, key)?.generation ?? 0,
   }));
 }
 
-/** How a slot is held, by the holder's own fdinfo. Where that does not tell, the stronger mode is the safe answer. */
-function modeHeld({ carrier, file }: CarriedSlot): LockMode {
+/** How a slot is held, by the holder's own fdinfo. */
+function modeHeld({ carrier, file }: CarriedSlot): LockMode | undefined {
   const noted = file.descriptor;
   if (noted !== undefined && descriptorTarget(carrier.pid, noted) === file.path) {
-    return descriptorFlock(carrier.pid, noted)?.mode ?? "exclusive";
+    return descriptorFlock(carrier.pid, noted)?.mode;
   }
   const view = openDescriptors(carrier.pid);
   const flocks = view.kind !== "seen" ? [] : [...view.targets].filter(([, target]) => target === file.path)
     .map(([descriptor]) => descriptorFlock(carrier.pid, descriptor));
-  return flocks.find((flock) => flock !== undefined)?.mode ?? "exclusive";
+  return flocks.find((flock) => flock !== undefined)?.mode;
 }
 
 /** What asking for given-up keys gave: all are held again, or none and the first that could not be. */

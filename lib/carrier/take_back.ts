@@ -82,7 +82,7 @@ async function takeBackInside(
       const { remembered: { key }, state } = changed;
       const had = lastHolder(lockspace, key, { state, self: grantee.guest.uuid });
       failpoint("resume.refusing");
-      giveUpKeys(lockspace, running.carriers, keys);
+      giveUpKeys(lockspace, running, keys);
       return { outcome: "changed", key, generation: state?.generation ?? 0, had };
     }
     const grants = countAgain(lockspace, grantee, judged);
@@ -91,7 +91,7 @@ async function takeBackInside(
     failpoint("resume.noted");
     return { outcome: "taken", grants };
   } catch (error) {
-    giveUpKeys(lockspace, running.carriers, keys);
+    giveUpKeys(lockspace, running, keys);
     throw error instanceof LockvisorError ? error : new LockvisorError("io", String(error), { cause: error });
   }
 }

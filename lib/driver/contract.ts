@@ -66,6 +66,8 @@ export interface RunningGuest {
   process: ProcessIdentity;
   carriers: readonly Carrier[];
   resources: readonly { type: ResourceType; name: string; access: Access; keys: string[] }[];
+  /** How its keys were granted, as far as its record tells. */
+  grants: readonly GrantedKey[];
 }
 
 /** How a key was granted to a guest: by this a lost lock is told from one that somebody else has had since. */
@@ -293,11 +295,7 @@ export interface MendingMethods {
    * Takes locks that a running guest has lost again, all or none, unless somebody else has or had one since they were
    * granted. Without this method a lost lock stays lost.
    */
-  regain?(
-    running: RunningGuest,
-    keys: readonly string[],
-    grants: readonly GrantedKey[],
-  ): Promise<RegainOutcome>;
+  regain?(running: RunningGuest, keys: readonly string[]): Promise<RegainOutcome>;
   /**
    * Closes what a command that was cut off has left in a guest's processes: descriptors in QEMU, holders. Never unlocks:
    * a process that inherited them may be another guest. Takes the guest's notes about their keys away.

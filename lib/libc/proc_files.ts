@@ -69,7 +69,10 @@ export function readLinkInto(name: string, directory: number, buffer: Uint8Array
 
 const listing = new Uint8Array(65536);
 const listed = new DataView(listing.buffer);
+/** One character for each byte, so that a whole listing is made text at once; names beyond ASCII are read again. */
+const bytewise = new TextDecoder("latin1");
 const decoder = new TextDecoder();
+const BEYOND_ASCII = /[^\0-\x7f]/;
 
 /** Where in struct linux_dirent64 the length of the entry and its name are; getdents(2). */
 const LENGTH_AT = 16;
@@ -80,11 +83,13 @@ export function eachEntry(directory: number, entry: (name: string, inode: number
   while (true) {
     const bytes = symbols().getdents64(directory, listing, listing.length);
     if (bytes <= 0) return;
+    const text = bytewise.decode(listing.subarray(0, bytes));
     const found: [string, number][] = [];
     for (let at = 0; at < bytes;) {
-      const end = listing.indexOf(0, at + NAME_AT);
+      const end = text.indexOf("\0", at + NAME_AT);
       const inode = listed.getUint32(at, true) + listed.getUint32(at + 4, true) * 2 ** 32;
-      const name = decoder.decode(listing.subarray(at + NAME_AT, end));
+      const plain = text.slice(at + NAME_AT, end);
+      const name = BEYOND_ASCII.test(plain) ? decoder.decode(listing.subarray(at + NAME_AT, end)) : plain;
       if (name !== "." && name !== "..") found.push([name, inode]);
       at += listed.getUint16(at + LENGTH_AT, true);
     }

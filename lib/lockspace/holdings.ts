@@ -2,7 +2,7 @@ import type { CarriedLock, Holding } from "../driver/contract.ts";
 import { allProcesses, readText } from "../process/descriptor_scan.ts";
 import { commandLine, identityFromStat, type ProcessIdentity } from "../process/process_identity.ts";
 import type { Lockspace } from "./lockspace.ts";
-import { checkByListing, checkOneByOne, type NameCheck, slotsOpenIn } from "./open_slots.ts";
+import { checkAtOnce, checkOneByOne, type NameCheck, slotsOpenIn } from "./open_slots.ts";
 
 /** The name of the tiny process beside a guest, as in /proc/PID/comm. */
 const HOLDER_COMMAND = "lockvisor-hold";
@@ -14,7 +14,7 @@ const HOLDER_COMMAND = "lockvisor-hold";
  * @param pids whom to look at; default: all processes
  */
 export function holdingsIn(lockspace: Lockspace, pids?: readonly number[]): Holding[] {
-  const leadsTo = pids === undefined ? checkByListing(lockspace) : checkOneByOne(lockspace);
+  const leadsTo = pids === undefined ? checkAtOnce(lockspace) : checkOneByOne(lockspace);
   const proof = lockspace.evidence === "shown" ? "locked" : "open";
   return (pids ?? allProcesses()).flatMap((pid): Holding[] => {
     if (pid === Deno.pid) return [];

@@ -1,6 +1,6 @@
 import { errnoOf, fileError } from "../errors.ts";
 import { closeFile, eachEntry, openForReading } from "../libc/proc_files.ts";
-import { openFilesBelow } from "../process/descriptor_scan.ts";
+import { type DescriptorFacts, factsOf, openFilesBelow, readText } from "../process/descriptor_scan.ts";
 import type { Lockspace } from "./lockspace.ts";
 import { parseSlotName, type Slot } from "./slot.ts";
 
@@ -13,11 +13,10 @@ export interface OpenSlot {
   locked: boolean;
 }
 
-/** A file that a process has open, and its inode as /proc/PID/fdinfo has it. */
-export interface RemoteDescriptor {
+/** A file that a process has open, with what its /proc/PID/fdinfo tells. */
+export interface RemoteDescriptor extends Pick<DescriptorFacts, "inode" | "mount"> {
   pid: number;
   descriptor: number;
-  inode: number | undefined;
 }
 
 /**
@@ -31,11 +30,11 @@ export type NameCheck = (name: string, file: RemoteDescriptor) => boolean;
  * shows with " (deleted)", is none of them.
  */
 export function slotsOpenIn(lockspace: Lockspace, pid: number, leadsTo: NameCheck): OpenSlot[] {
-  return openFilesBelow(prefixOf(lockspace), pid).flatMap(({ descriptor, name, inode, locked }) => {
+  return openFilesBelow(prefixOf(lockspace), pid).flatMap(({ name, locked, ...file }) => {
     const slot = parseSlotName(name);
-    return slot === undefined || !leadsTo(name, { pid, descriptor, inode })
+    return slot === undefined || !leadsTo(name, { pid, ...file })
       ? []
-      : [{ ...slot, descriptor, locked }];
+      : [{ ...slot, descriptor: file.descriptor, locked }];
   });
 }
 
@@ -66,7 +65,10 @@ export function statusOfName(path: string): Deno.FileInfo | undefined {
 }
 
 /** Whether a path leads to the file that a process has open. */
-export function isNamed(path: string, { pid, descriptor, inode }: RemoteDescriptor): boolean {
+export function isNamed(
+  path: string,
+  { pid, descriptor, inode }: Omit<RemoteDescriptor, "mount">,
+): boolean {
   const named = statusOfName(path);
   if (named === undefined) return false;
   if (named.ino === inode) return true;
@@ -80,16 +82,30 @@ export function isNamed(path: string, { pid, descriptor, inode }: RemoteDescript
 }
 
 /**
- * Reads the directory once for many names. What it tells otherwise than the descriptors is looked at again: on some
- * filesystems a directory's entries have other inode numbers than the files.
+ * For many names. The path that the kernel gives for a file on the very mount that the lockspace's path leads to is
+ * the truth, unless another host may have changed the directory. For others the directory is read once. What it tells
+ * otherwise than the descriptors is looked at again: on some filesystems a directory's entries have other inode
+ * numbers than the files.
  */
-export function checkByListing(lockspace: Lockspace): NameCheck {
+export function checkAtOnce(lockspace: Lockspace): NameCheck {
+  const mount = lockspace.reach === "host" ? mountOf(lockspace.path) : undefined;
   let listed: Map<string, number> | undefined;
   const again = checkOneByOne(lockspace);
   return (name, file) => {
+    if (mount !== undefined && file.mount === mount) return true;
     listed ??= inodesIn(lockspace.path);
     return (file.inode !== undefined && listed.get(name) === file.inode) || again(name, file);
   };
+}
+
+function mountOf(path: string): number | undefined {
+  const directory = openForReading(path);
+  if (directory < 0) return undefined;
+  try {
+    return factsOf(readText(`/proc/self/fdinfo/${directory}`) ?? "").mount;
+  } finally {
+    closeFile(directory);
+  }
 }
 
 function inodesIn(path: string): Map<string, number> {

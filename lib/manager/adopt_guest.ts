@@ -3,6 +3,7 @@ import { LockvisorError } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
 import { sendSignal } from "../process/ending.ts";
 import { commandLine, identifyProcess, lifeOf, type ProcessIdentity } from "../process/process_identity.ts";
+import { runningGuest } from "./attached_record.ts";
 import type { GuestRecord } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
 import { lockedError } from "./refusal.ts";
@@ -89,7 +90,7 @@ export async function adoptGuest(
     store.claim(record);
   } catch (error) {
     const keys = carrier.locks.map(({ key }) => key);
-    await driver.unplug({ guest, process, carriers: record.carriers, resources: record.resources }, keys);
+    await driver.unplug(runningGuest(record), keys);
     throw error;
   }
   return record;

@@ -24,11 +24,11 @@ export function currentRecord(store: GuestStore, guest: Pick<GuestRecord, "uuid"
 
 /** A record as drivers see its guest. */
 export function runningGuest(
-  { uuid, name, id, qmp, onLockFailure, carriers, resources }: GuestRecord,
+  { uuid, name, id, qmp, onLockFailure, carriers, resources, grants = [] }: GuestRecord,
 ): RunningGuest {
   const [{ pid, startTime, bootId, pidNamespace }] = carriers;
   const process = { pid, startTime, bootId, pidNamespace };
-  return { guest: { uuid, name, id, qmp, onLockFailure }, process, carriers, resources };
+  return { guest: { uuid, name, id, qmp, onLockFailure }, process, carriers, resources, grants };
 }
 
 /**

@@ -70,8 +70,7 @@ export function isAsRecorded(record: GuestRecord, held: HeldLocks): boolean {
   // Where the kernel shows no locks, what is open need not be locked.
   if (held.ofGuest(record.carriers[0]).some(({ proof }) => proof === "open")) return false;
   const wanted = wantedKeys(record);
-  const missing = new Set<string>();
-  for (const key of wanted) missing.add(`${key}a`).add(`${key}b`);
+  const missing = { a: new Set(wanted), b: new Set(wanted) };
   for (const carrier of record.carriers) {
     const holding = held.of(carrier);
     if (holding === undefined) {
@@ -83,11 +82,11 @@ export function isAsRecorded(record: GuestRecord, held: HeldLocks): boolean {
       const own = shown.get(key);
       if (own === undefined) continue;
       for (const slot of ["a", "b"] as const) {
-        if (slots[slot] !== undefined && own[slot] !== undefined) missing.delete(key + slot);
+        if (slots[slot] !== undefined && own[slot] !== undefined) missing[slot].delete(key);
       }
     }
   }
-  if (missing.size > 0) return false;
+  if (missing.a.size > 0 || missing.b.size > 0) return false;
   return held.ofGuest(record.carriers[0]).every(({ locks }) => locks.every(({ key }) => wanted.has(key)));
 }
 

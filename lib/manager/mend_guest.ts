@@ -237,7 +237,7 @@ async function regainLocks(
     return guest;
   }
   const keys = unheldKeys([...wantedKeys(record)], evidence);
-  const result = await regainOrReason(driver.regain(runningGuest(record), keys, record.grants ?? []), keys);
+  const result = await regainOrReason(driver.regain(runningGuest(record), keys), keys);
   if (result.outcome !== "regained") return { ...guest, obstacle: obstacleOf(record, result) };
   const updated = store.update(record, (current) => ({
     ...current,

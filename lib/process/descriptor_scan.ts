@@ -1,14 +1,20 @@
 import { closeFile, eachEntry, openForReading, readInto, readLinkInto } from "../libc/proc_files.ts";
 
+/** What a descriptor's /proc/PID/fdinfo tells. */
+export interface DescriptorFacts {
+  /** The file's inode, from Linux 5.14 on; undefined where it is not told. */
+  inode: number | undefined;
+  /** The number of the mount that the file was opened on, which no other mount of the machine has; mount ID of mountinfo. */
+  mount: number | undefined;
+  /** Whether the kernel shows a flock in this descriptor. */
+  locked: boolean;
+}
+
 /** A file that a process has open. */
-export interface OpenFile {
+export interface OpenFile extends DescriptorFacts {
   descriptor: number;
   /** What comes after the prefix in the path that the kernel names the file by. */
   name: string;
-  /** The file's inode as /proc/PID/fdinfo has it, Linux 5.14; undefined where it does not. */
-  inode: number | undefined;
-  /** Whether the kernel shows a flock in this descriptor. */
-  locked: boolean;
 }
 
 const link = new Uint8Array(4096);
@@ -77,10 +83,19 @@ function beginsWith(bytes: Uint8Array, prefix: Uint8Array): boolean {
 }
 
 /** What a descriptor's fdinfo tells of its file and of the locks in it; proc_pid_fdinfo(5). */
-export function factsOf(info: string): Pick<OpenFile, "inode" | "locked"> {
+export function factsOf(info: string): DescriptorFacts {
   const flock = /^lock:\s*\d+: FLOCK\s+ADVISORY\s+(?:READ|WRITE)\s+-?\d+\s+[0-9a-f]+:[0-9a-f]+:(\d+)\s/m.exec(
     info,
   );
-  const inode = /^ino:\s*(\d+)$/m.exec(info)?.[1] ?? flock?.[1];
-  return { inode: inode === undefined ? undefined : Number(inode), locked: flock !== null };
+  return {
+    inode: numberIn(info, "ino:") ?? (flock === null ? undefined : Number(flock[1])),
+    mount: numberIn(info, "mnt_id:"),
+    locked: flock !== null,
+  };
+}
+
+/** The number in a line of fdinfo that is not the first one. */
+function numberIn(info: string, label: string): number | undefined {
+  const at = info.indexOf(`\n${label}`);
+  return at < 0 ? undefined : Number.parseInt(info.slice(at + 1 + label.length, at + 24 + label.length));
 }

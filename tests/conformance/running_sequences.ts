@@ -67,7 +67,7 @@ function foresee(step: Step, model: Model, { definition: { capabilities }, keeps
     case "pause":
       if (!capabilities.pause) return "unavailable";
       model.state = "paused";
-      if (step.locks === "released" && model.givenUp.size === 0 && locksResources) {
+      if (step.locks === "released" && locksResources) {
         model.givenUp = new Set(model.leases);
       }
       return "done";

@@ -152,7 +152,8 @@ export function pause(model: AccessModel, name: GuestName, locks: "kept" | "rele
       for (const [key, access] of open) {
         if (!keys.has(key)) continue;
         // What an earlier pause gave up is remembered as it was then.
-        if (!guest.givenUp.has(key)) guest.givenUp.set(key, { access, generation: model.generation(key) });
+        const generation = guest.granted.get(key) ?? model.generation(key);
+        if (!guest.givenUp.has(key)) guest.givenUp.set(key, { access, generation });
         held.delete(key);
       }
     }
