@@ -85,6 +85,26 @@ Deno.test("gc spares a guest that lives and has given its locks up for a while",
   await guest.kill();
 });
 
+Deno.test("gc spares what a guest of another host has given up, until that guest has ended", async () => {
+  await using world = await World.create();
+  await using neighbour = await World.create({ lockspace: world.lockspace, hostId: "otherhost" });
+  const disk = await world.disk("a");
+  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", disk, "--", "sleep", "60"]);
+  assert.equal((await world.run(["pause", "--release", "vm1"])).code, 0);
+  const files = lockFiles(world.lockspace);
+  for (const args of [["--dry-run"], []]) {
+    const { removed, inUse } = await gc(neighbour, ...args);
+    assert.deepEqual([removed, inUse], [[], 3]);
+  }
+  assert.deepEqual(lockFiles(world.lockspace), files);
+  const resumed = await world.run(["resume", "vm1"]);
+  assert.equal(resumed.code, 0, resumed.stderr);
+  assert.equal((await world.run(["pause", "--release", "vm1"])).code, 0);
+  await guest.kill();
+  assert.equal((await gc(neighbour)).inUse, 0);
+  assert.deepEqual(lockFiles(world.lockspace), []);
+});
+
 Deno.test("gc removes the note of a dead sharer beside one that lives", async () => {
   await using world = await World.create();
   const disk = await world.disk("a");

@@ -10,7 +10,7 @@ const CUT_OFF = /its filesystem is cut off: .*(mount it anew|umount -l)/;
 /** A guest's view in `status --json`, and the table's line for people. */
 async function statusOf(host: ClusterHost, guest: string) {
   const { stdout } = await host.run(["status", guest]);
-  const { guests } = JSON.parse((await host.run(["status", guest, "--json"])).stdout.split("\n")[0]!);
+  const { guests } = JSON.parse((await host.run(["status", guest, "--json"])).stdout);
   return { line: stdout.split("\n")[1] ?? "", state: guests[0].state, locked: guests[0].resources[0].locked };
 }
 

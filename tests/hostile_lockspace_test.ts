@@ -518,6 +518,9 @@ Deno.test("hostile files, 65: status names a record that is cut off, and still s
     assert.match(stderr, /^lockvisor: record \/.*\.json cannot be read: it is not complete JSON; [^\n]*\n$/);
     assert.ok(stderr.includes(path));
     assert.ok(stdout.includes(visible) && !stdout.includes(hidden), stdout);
+    if (!args.includes("--json")) continue;
+    const { guests, error } = JSON.parse(stdout);
+    assert.deepEqual([guests.length, error.code, `lockvisor: ${error.message}\n`], [1, "data", stderr]);
   }
   assert.equal((await world.run(["status", visible])).code, 0, "a guest with a good record");
   const uuid = cutOff!.replace(".json", "");

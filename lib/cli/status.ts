@@ -1,5 +1,5 @@
 import type { Invocation } from "./parse.ts";
-import { LockvisorError, printable } from "../errors.ts";
+import { exitStatusOf, LockvisorError, printable } from "../errors.ts";
 import { hostStatus } from "../host_lock.ts";
 import { chooseGuest } from "../manager/find_guest.ts";
 import type { HostView, ObservedGuest } from "../manager/guest_view.ts";
@@ -18,14 +18,16 @@ export async function run({ options, arguments: [guest] }: Invocation, context: 
     context.out(guests.map(({ view }) => `${printable(view.name)}\n`).join(""));
     return 0;
   }
+  // What is known is told, and why the rest is not: with --json in one document.
+  const fault = host.fault ?? (guest === undefined ? damageOf(host) : undefined);
   context.out(
     options.isGiven("json")
-      ? JSON.stringify({ guests: guests.map(({ view }) => view) }) + "\n"
+      ? JSON.stringify({ guests: guests.map(({ view }) => view), ...fault?.toJSON() }) + "\n"
       : formatGuests(guests, context),
   );
-  if (host.fault !== undefined) throw host.fault; // what is known was told; this is why the rest is not
-  if (guest === undefined) refuseDamaged(host);
-  return 0;
+  if (fault === undefined) return 0;
+  context.note(fault.message);
+  return exitStatusOf(fault.code);
 }
 
 /** The guest of a name or UUID. @throws {LockvisorError} `data` when there is none, or when a name fits several */
@@ -46,12 +48,13 @@ function damagedRecord(file: string, reason: string): LockvisorError {
   );
 }
 
-function refuseDamaged(host: HostView): void {
+/** The records that cannot be read, as one error. */
+function damageOf(host: HostView): LockvisorError | undefined {
   const [first, ...others] = host.damaged;
-  if (first === undefined) return;
+  if (first === undefined) return undefined;
   const error = damagedRecord(first.file, first.reason);
-  if (others.length === 0) throw error;
-  throw new LockvisorError("data", `${error.message} (and ${others.length} more)`);
+  if (others.length === 0) return error;
+  return new LockvisorError("data", `${error.message} (and ${others.length} more)`);
 }
 
 function formatGuests(guests: readonly ObservedGuest[], context: CliContext): string {

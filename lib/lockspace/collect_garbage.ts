@@ -10,6 +10,7 @@ import { giveBackSlots, type HeldSlot } from "./acquire_keys.ts";
 import { isStaleName, lifeOfHolder, readNotes } from "./holder_note.ts";
 import { keyDirectory } from "./key_state.ts";
 import type { Lockspace } from "./lockspace.ts";
+import { keysWantedBack } from "./paused_note.ts";
 import { parseSlotName, type Slot, slotPath, SLOTS, tryLockSlot } from "./slot.ts";
 import { observeKey } from "./slot_evidence.ts";
 
@@ -18,7 +19,7 @@ export interface GarbageOptions {
   /** `list`: say what would be removed, touch nothing. */
   action: "remove" | "list";
   hostId: string;
-  /** Keys that living guests of this host may take again through descriptors that they kept: a paused guest. */
+  /** Keys that living guests of this host may take again through descriptors that they kept, by their records. */
   spared: ReadonlySet<string>;
 }
 
@@ -56,35 +57,66 @@ export interface Garbage {
 export function collectGarbage(lockspace: Lockspace, options: GarbageOptions): Garbage {
   const garbage: Garbage = { removed: [], inUse: 0, problems: [] };
   const flocks = kernelFlocks();
-  for (const [key, slots] of listKeys(lockspace)) {
-    try {
-      collectKey({ lockspace, options, garbage, flocks }, key, slots);
-    } catch (error) {
-      if (!(error instanceof LockvisorError)) throw error;
-      garbage.problems.push(error.message);
-    }
+  const found = listKeys(lockspace).flatMap(([key, slots]) =>
+    unlessFaulty(garbage, () => findKey(lockspace, { key, slots, flocks })) ?? []
+  );
+  // Asked when all keys have been looked at: a guest writes down what it gives up before the first lock goes, so what
+  // looked free then and is to be taken back is written by now.
+  const wantedBack = found.filter(({ isHeld }) => isHeld).flatMap(({ key }) =>
+    unlessFaulty(garbage, () => keysWantedBack(lockspace, key)) ?? []
+  );
+  const spared = new Set([...options.spared, ...wantedBack]);
+  for (const each of found) {
+    unlessFaulty(garbage, () => collectKey({ lockspace, options, spared, garbage, flocks }, each));
   }
   return garbage;
+}
+
+/** What cannot be looked at or tidied is told, and the rest goes on. */
+function unlessFaulty<Result>(garbage: Garbage, step: () => Result): Result | undefined {
+  try {
+    return step();
+  } catch (error) {
+    if (!(error instanceof LockvisorError)) throw error;
+    garbage.problems.push(error.message);
+    return undefined;
+  }
 }
 
 interface Collection {
   lockspace: Lockspace;
   options: GarbageOptions;
+  /** Keys that guests may want back, of this host and of others. */
+  spared: ReadonlySet<string>;
   garbage: Garbage;
   flocks: readonly FlockEntry[];
 }
 
-function collectKey(collection: Collection, key: string, slots: readonly Slot[]): void {
-  const { lockspace, options, garbage, flocks } = collection;
-  if (slots.length === 0 && staleFiles(lockspace, key).length === 0) return;
-  // Asked first, so that a held key's slots are not even tried: that would refuse others for an instant.
-  if (observeKey(lockspace, key, flocks).state !== "free") {
+/** A key with something to look at, and whether somebody has it. */
+interface FoundKey {
+  key: string;
+  slots: readonly Slot[];
+  isHeld: boolean;
+}
+
+function findKey(
+  lockspace: Lockspace,
+  { key, slots, flocks }: { key: string; slots: readonly Slot[]; flocks: readonly FlockEntry[] },
+): FoundKey[] {
+  if (slots.length === 0 && staleFiles(lockspace, key).length === 0) return [];
+  return [{ key, slots, isHeld: observeKey(lockspace, key, flocks).state !== "free" }];
+}
+
+function collectKey(collection: Collection, { key, slots, isHeld }: FoundKey): void {
+  const { lockspace, options, spared, garbage } = collection;
+  // A held key's slots are not even tried: that would refuse others for an instant.
+  if (isHeld) {
     garbage.inUse++;
     collectDeadNotes(collection, key);
     return;
   }
   // A paused guest's key may be free; its notes stay too, since they tell who had the disk meanwhile.
-  const held = options.spared.has(key) ? "in-use" : options.action === "list" ? [] : takeBoth(lockspace, key);
+  const held = spared.has(key) ? "in-use" : options.action === "list" ? [] : takeBoth(lockspace, key);
   if (held === "in-use") {
     garbage.inUse++;
     return;
@@ -162,11 +194,11 @@ function leadsTo(path: string, file: Deno.FsFile): boolean {
  * itself as long as it lives, in a forked child too, and before it writes notes: while we have that lease, the
  * guest is gone, and no new one can write a note in the place of the old.
  */
-function collectDeadNotes({ lockspace, options, garbage, flocks }: Collection, key: string): void {
+function collectDeadNotes({ lockspace, options, spared, garbage, flocks }: Collection, key: string): void {
   for (const file of readNotes(lockspace, key)) {
     if (file.kind === "damaged" || lifeOfHolder(file.note, options.hostId) !== "dead") continue;
     const { key: leaseKey } = identity(leaseIdentity("guest", file.note.guest.uuid));
-    if (options.spared.has(leaseKey) || observeKey(lockspace, leaseKey, flocks).state !== "free") continue;
+    if (spared.has(leaseKey) || observeKey(lockspace, leaseKey, flocks).state !== "free") continue;
     if (options.action === "list") {
       garbage.removed.push(file.file);
       continue;

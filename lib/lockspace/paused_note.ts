@@ -1,4 +1,5 @@
 import type { GivenUpKey } from "../driver/contract.ts";
+import { fileError } from "../errors.ts";
 import { removeIfPresent, writeThenRename } from "../files/atomic_write.ts";
 import { WrongShape } from "../files/json_shape.ts";
 import { readRecordFile } from "../files/record_file.ts";
@@ -21,6 +22,28 @@ export interface PausedGuest {
 
 function pausedNotePath(lockspace: Lockspace, { leaseKey, hostId, uuid }: PausedGuest): string {
   return `${keyDirectory(lockspace, leaseKey)}/${hostId}.${uuid}.paused.json`;
+}
+
+/**
+ * What the paused guests that have a lease on themselves have given up, of whatever host: they may take it again
+ * through descriptors that they kept.
+ * @param leaseKey the lease's key, which somebody has
+ */
+export function keysWantedBack(lockspace: Lockspace, leaseKey: string): string[] {
+  return entriesOf(keyDirectory(lockspace, leaseKey)).flatMap((name) => {
+    const [hostId, uuid] = /^(.+)\.([0-9a-f-]{36})\.paused\.json$/.exec(name)?.slice(1) ?? [];
+    if (hostId === undefined || uuid === undefined) return [];
+    return (readPausedNote(lockspace, { leaseKey, hostId, uuid })?.grants ?? []).map(({ key }) => key);
+  });
+}
+
+function entriesOf(directory: string): string[] {
+  try {
+    return Array.from(Deno.readDirSync(directory), ({ name }) => name);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return [];
+    throw fileError(`read the directory ${directory}`, error);
+  }
 }
 
 /** What a guest has given up, or undefined when nothing tells, or nothing that can be read. */
