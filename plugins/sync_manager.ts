@@ -12,7 +12,6 @@ import type {
   GrantedKey,
   Guest,
   Hold,
-  Holder,
   Holding,
   Inspection,
   Known,
@@ -32,14 +31,15 @@ import { failpoint } from "../lib/failpoint.ts";
 import { identity } from "../lib/identity/key.ts";
 import { leaseIdentity } from "../lib/identity/resource.ts";
 import { tryAcquireKeys } from "../lib/lockspace/acquire_keys.ts";
+import { refusalAt } from "../lib/lockspace/blockers.ts";
 import { type Grant, noted, noteOf, settleGrant } from "../lib/lockspace/grant.ts";
 import { carrierEvidence } from "../lib/lockspace/carrier_evidence.ts";
 import { holdingsIn } from "../lib/lockspace/holdings.ts";
+import { forecastResources, inspectResource } from "../lib/lockspace/inspection.ts";
 import { notedGuests } from "../lib/lockspace/noted_guests.ts";
 import { removeNote } from "../lib/lockspace/holder_note.ts";
-import { blockersOf, holdersOfKey, patience } from "../lib/lockspace/key_holders.ts";
-import { planKeys, type PlannedKey } from "../lib/lockspace/key_plan.ts";
-import { readKeyState } from "../lib/lockspace/key_state.ts";
+import { patience } from "../lib/lockspace/key_holders.ts";
+import { planKeys } from "../lib/lockspace/key_plan.ts";
 import {
   forgetGivenUp,
   type PausedGuest,
@@ -48,7 +48,7 @@ import {
 } from "../lib/lockspace/paused_note.ts";
 import { type Lockspace, openLockspace } from "../lib/lockspace/lockspace.ts";
 import { SLOTS } from "../lib/lockspace/slot.ts";
-import { observeKey, type SlotEvidence } from "../lib/lockspace/slot_evidence.ts";
+import { observeKey } from "../lib/lockspace/slot_evidence.ts";
 import { refuseTooManyLocks } from "../lib/process/descriptor_numbers.ts";
 import { type FlockEntry, kernelFlocks } from "../lib/process/descriptors.ts";
 import { identifySelf, type ProcessIdentity } from "../lib/process/process_identity.ts";
@@ -237,48 +237,20 @@ class SyncManager implements Driver {
         };
         return { outcome: "granted", grant: settleGrant(lockspace, grantee, plan, result.slots) };
       }
-      const refusal = this.#refusal(lockspace, result.at);
+      const refusal = refusalAt(lockspace, result.at, this.#config.host);
       if (await judge(refusal.holders) === "final") return { outcome: "refused", refusal };
     }
   }
 
   forecast(guest: Guest | undefined, resources: readonly ResolvedResource[]): Forecast[] {
-    const lockspace = this.#openLockspace();
-    const flocks = kernelFlocks();
     const wanted = guest === undefined ? resources : [guestLease(guest), ...resources];
-    planKeys(wanted.filter((resource) => this.#isLocked(resource)));
-    return wanted.map((resource) => {
-      if (!this.#isLocked(resource)) return { resource, verdict: "skipped", holders: [] };
-      for (const planned of planKeys([resource])) {
-        const evidence = observeKey(lockspace, planned.key, flocks);
-        if (evidence.state === "free") continue;
-        if (evidence.state === "shared" && planned.mode === "shared") continue;
-        return { resource, verdict: "refused", holders: this.#blockers(lockspace, planned, evidence) };
-      }
-      return { resource, verdict: "free", holders: [] };
-    });
+    const { host } = this.#config;
+    const isLocked = (resource: ResolvedResource) => this.#isLocked(resource);
+    return forecastResources(this.#openLockspace(), wanted, { isLocked, host });
   }
 
   inspect(resource: ResolvedResource): Inspection {
-    const lockspace = this.#openLockspace();
-    const flocks = kernelFlocks();
-    const holders = new Map<string, Holder>();
-    const warnings = new Set<string>();
-    let locked = false;
-    let generation: number | null = null;
-    for (const { key, text, scope } of resource.identities) {
-      const state = readKeyState(lockspace, key, text);
-      if (state !== undefined && scope === "whole") generation = Math.max(generation ?? 0, state.generation);
-      const evidence = observeKey(lockspace, key, flocks);
-      if (evidence.state === "free") continue;
-      // A larger disk that contains this one is held by the users of its other parts too; only its owner counts.
-      if (scope === "containing" && evidence.state === "shared") continue;
-      locked = true;
-      const found = holdersOfKey(lockspace, key, evidence, this.#config.host);
-      for (const holder of found.holders) holders.set(`${holder.uuid} ${holder.pid} ${holder.host}`, holder);
-      for (const warning of found.damaged) warnings.add(warning);
-    }
-    return { locked, generation, holders: [...holders.values()], warnings: [...warnings] };
+    return inspectResource(this.#openLockspace(), resource, this.#config.host);
   }
 
   evidence(claims: readonly CarrierClaim[]): LockEvidence[][] {
@@ -364,19 +336,6 @@ class SyncManager implements Driver {
       `${exposed.type} ${exposed.name} is on shared storage, but lockspace ${lockspace.path} is on this host only: other hosts are not kept out; put the lockspace on the shared storage`;
     if (this.#config.sharedStorage === "refuse") throw new LockvisorError("config", line);
     this.#config.warn(line);
-  }
-
-  #blockers(lockspace: Lockspace, planned: PlannedKey, evidence: SlotEvidence): Holder[] {
-    const { holders } = holdersOfKey(lockspace, planned.key, evidence, this.#config.host);
-    return blockersOf(holders, planned.mode);
-  }
-
-  #refusal(lockspace: Lockspace, planned: PlannedKey): Refusal {
-    const evidence = observeKey(lockspace, planned.key, kernelFlocks());
-    // Between the refusal and this look the holder may have gone, or its lock may not be shown: notes still tell.
-    const seen: SlotEvidence = evidence.state === "free" ? { state: "exclusive", pids: [] } : evidence;
-    const { type, name, access } = planned.resource;
-    return { resource: { type, name, access }, holders: this.#blockers(lockspace, planned, seen) };
   }
 }
 

@@ -7,10 +7,9 @@ import type {
   ResolvedResource,
   ResourceType,
 } from "../driver/contract.ts";
-import { type Access, ACCESSES, isAccess } from "../access.ts";
+import type { Access } from "../access.ts";
 import { LockvisorError } from "../errors.ts";
-import { absolutePath } from "../identity/absolute_path.ts";
-import { resolveResource, type ResourceSpec } from "../identity/resource.ts";
+import type { ResourceSpec } from "../identity/resource.ts";
 import { uuidOfName } from "../identity/key.ts";
 import { setOnExec } from "../libc/exec.ts";
 import { requireAbility } from "./abilities.ts";
@@ -20,6 +19,7 @@ import type { HotplugReport } from "./hotplug_plan.ts";
 import { type ManagerCall, type ManagerMode, type Phase, refuseOutOfOrder } from "./manager_phase.ts";
 import { checkParameter, type Parameters } from "./parameters.ts";
 import type { LocksWhilePaused } from "./pause_guest.ts";
+import { resolveForRelease, resolveRegistered, type ResourceScope } from "./registered_resource.ts";
 import { takeForStart } from "./start_guest.ts";
 import { supervisorArguments } from "./supervisor.ts";
 
@@ -78,7 +78,7 @@ export class LockManager implements AsyncDisposable {
    */
   registerResource(type: ResourceType, name: string, access: Access): void {
     this.#enter("registerResource");
-    this.#resources.push(this.#resolve("registerResource", { type, name, access }));
+    this.#resources.push(resolveRegistered("registerResource", { type, name, access }, this.#scope()));
   }
 
   /** What acquireObject would meet now. Takes nothing and writes nothing. */
@@ -178,7 +178,7 @@ export class LockManager implements AsyncDisposable {
   async acquireResources(specs: readonly ResourceSpec[]): Promise<HotplugReport> {
     const record = this.#record("acquireResource");
     requireAbility(this.#plugin, "hotplug", `lock more for guest "${record.name}"`);
-    const resources = specs.map((spec) => this.#resolve("acquireResource", spec));
+    const resources = specs.map((spec) => resolveRegistered("acquireResource", spec, this.#scope()));
     return await this.#during(async (become) => {
       const { plugResources } = await import("./attached_guest.ts");
       const plugged = await plugResources(this.#context(), record, resources);
@@ -196,7 +196,7 @@ export class LockManager implements AsyncDisposable {
   async releaseResources(specs: readonly ResourceSpec[]): Promise<HotplugReport> {
     const record = this.#record("releaseResource");
     requireAbility(this.#plugin, "hotplug", `release locks of guest "${record.name}"`);
-    const resources = specs.map((spec) => this.#resolveForRelease(spec));
+    const resources = specs.map((spec) => resolveForRelease(spec, this.#scope()));
     return await this.#during(async (become) => {
       const { unplugResources } = await import("./attached_guest.ts");
       const unplugged = await unplugResources(this.#context(), record, resources);
@@ -369,36 +369,7 @@ export class LockManager implements AsyncDisposable {
     };
   }
 
-  #resolve(call: ManagerCall, { type, name, access }: ResourceSpec): ResolvedResource {
-    if (typeof name !== "string") {
-      throw new LockvisorError("usage", `${call}: the name ${JSON.stringify(name)} is not a text`);
-    }
-    if (type !== "disk" && type !== "lease") {
-      throw new LockvisorError("usage", `${call}: unknown resource type "${type}"; there are: disk, lease`);
-    }
-    if (!isAccess(access)) {
-      throw new LockvisorError(
-        "usage",
-        `${call}: unknown access "${access}"; there are: ${ACCESSES.join(", ")}`,
-      );
-    }
-    const { config: { host, storage } } = this.#plugin;
-    const { cwd } = this.#environment;
-    return resolveResource({ type, name, access }, {
-      hostId: host.id,
-      storage,
-      ...(cwd === undefined ? {} : { cwd }),
-    });
-  }
-
-  /** A disk that was deleted after its unplug is still known by its name. */
-  #resolveForRelease(spec: ResourceSpec): ResolvedResource {
-    try {
-      return this.#resolve("releaseResource", spec);
-    } catch (error) {
-      if (!(error instanceof LockvisorError) || error.code !== "data") throw error;
-      const name = absolutePath(spec.name, this.#environment.cwd);
-      return { ...spec, name, identities: [], onNetworkStorage: false };
-    }
+  #scope(): ResourceScope {
+    return { config: this.#plugin.config, cwd: this.#environment.cwd };
   }
 }
