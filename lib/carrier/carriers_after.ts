@@ -50,7 +50,8 @@ function takeOut<Element>(array: Element[], fits: (element: Element) => boolean)
   return fitting;
 }
 
-function locksIn(slots: readonly PlacedSlot[]): CarriedLock[] {
+/** Slots as the locks of a carrier, key by key. */
+export function locksIn(slots: readonly Pick<PlacedSlot, "key" | "slot" | "descriptor">[]): CarriedLock[] {
   const locks = new Map<string, CarriedLock>();
   for (const { key, slot, descriptor } of slots) {
     const lock = locks.get(key) ?? { key, slots: {} };

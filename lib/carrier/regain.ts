@@ -12,7 +12,7 @@ import { ownDescriptorNumbers } from "../process/descriptor_numbers.ts";
 import { kernelFlocks } from "../process/descriptors.ts";
 import { sendSignal } from "../process/ending.ts";
 import { lifeOf, type ProcessIdentity } from "../process/process_identity.ts";
-import { carriersAfter, type PlacedSlot } from "./carriers_after.ts";
+import { carriersAfter, locksIn, type PlacedSlot } from "./carriers_after.ts";
 import { countAgain } from "./count_again.ts";
 import { judgeGeneration, lastHolder } from "./generation_check.ts";
 import { steerFlock } from "./steer.ts";
@@ -135,7 +135,7 @@ async function settle(
   if (here.length > 0) {
     const numbers = ownDescriptorNumbers(here.map(({ key, slot }) => slotPath(lockspace, key, slot)));
     added.push(
-      await carry(locksOf(here.map((slot, index) => ({ ...slot, descriptor: numbers[index]! }))), numbers),
+      await carry(locksIn(here.map((slot, index) => ({ ...slot, descriptor: numbers[index]! }))), numbers),
     );
   }
   const placed = taken.flatMap((slot) => slot.where === "here" ? [] : [slot.placed]);
@@ -143,14 +143,4 @@ async function settle(
   const { carriers, emptied } = carriersAfter(guest.running.carriers, { lost, placed, added });
   for (const holder of emptied) sendSignal(holder, "SIGTERM");
   return carriers;
-}
-
-function locksOf(slots: readonly Pick<PlacedSlot, "key" | "slot" | "descriptor">[]): CarriedLock[] {
-  const locks = new Map<string, CarriedLock>();
-  for (const { key, slot, descriptor } of slots) {
-    const lock = locks.get(key) ?? { key, slots: {} };
-    lock.slots[slot] = descriptor;
-    locks.set(key, lock);
-  }
-  return [...locks.values()];
 }

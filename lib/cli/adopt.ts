@@ -1,23 +1,20 @@
 import { processAdopt } from "../domain_lock.ts";
-import type { OnLockFailure } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
-import { absolutePath } from "../identity/absolute_path.ts";
-import { parseDisk, parseLease } from "../identity/specification.ts";
 import { checkParameter } from "../manager/parameters.ts";
 import { DEFAULT_DRIVER } from "../manager/registry.ts";
 import type { CliContext } from "./context.ts";
+import { readGuest } from "./guest_options.ts";
 import { reportJson, reportText } from "./hotplug.ts";
-import type { Invocation, OptionValues } from "./parse.ts";
+import type { Invocation } from "./parse.ts";
 import { openSession } from "./session.ts";
 
 /** `lockvisor adopt`: locks for a process that runs already. */
 export async function adopt({ options }: Invocation, context: CliContext): Promise<number> {
   const pid = readPid(options.text("pid"));
-  const guest = readGuest(options);
-  const resources = [...options.texts("disk").map(parseDisk), ...options.texts("lease").map(parseLease)];
+  const guest = readGuest("adopt", options);
   const session = await openSession(options, context);
   const lock = await session.domainLock({ plugin: options.text("plugin") ?? DEFAULT_DRIVER });
-  const { report, record } = await processAdopt(lock, { ...guest, pid, resources });
+  const { report, record } = await processAdopt(lock, { ...guest, pid });
   const { uuid, name, carriers: [own] } = record;
   context.out(
     options.isGiven("json")
@@ -31,17 +28,4 @@ function readPid(text: string | undefined): number {
   if (text === undefined) throw new LockvisorError("usage", "adopt: say which process; add --pid PID");
   if (/^[1-9][0-9]{0,6}$/.test(text)) return checkParameter("pid", Number(text));
   throw new LockvisorError("usage", `adopt: --pid "${text}" is not the number of a process`);
-}
-
-function readGuest(options: OptionValues) {
-  const name = options.text("name");
-  if (name === undefined) throw new LockvisorError("usage", "adopt: the guest needs a name; add --name NAME");
-  const qmp = options.text("qmp");
-  return {
-    name,
-    uuid: options.text("uuid"),
-    id: options.text("id"),
-    qmp: qmp === undefined ? undefined : absolutePath(qmp),
-    onLockFailure: options.text("on-lock-failure") as OnLockFailure | undefined,
-  };
 }

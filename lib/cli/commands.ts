@@ -1,5 +1,5 @@
-import { DEFAULT_DRIVER } from "../manager/registry.ts";
 import { type CommandDefinition, DISK_OPTION, JSON_OPTION, LEASE_OPTION } from "./definition.ts";
+import { GUEST_OPTIONS, LOCK_FAILURE_OPTION } from "./guest_options.ts";
 import { adopt } from "./adopt.ts";
 import { attach } from "./attach.ts";
 import { run as breakLock } from "./break.ts";
@@ -180,29 +180,13 @@ export const COMMANDS: readonly CommandDefinition[] = [
     arguments: [],
     options: [
       { name: "pid", placeholder: "PID", summary: "the process; required" },
-      { name: "name", placeholder: "NAME", summary: "the guest's name, unique on this host; required" },
-      { name: "uuid", placeholder: "UUID", summary: "the guest's UUID (default: made from the name)" },
-      { name: "id", placeholder: "ID", summary: "an id of the management tool's own" },
-      DISK_OPTION,
-      LEASE_OPTION,
-      {
-        name: "plugin",
-        placeholder: "NAME",
-        default: DEFAULT_DRIVER,
-        summary: "the driver; with a / in it the path of its module",
-      },
+      ...GUEST_OPTIONS,
       {
         name: "qmp",
         placeholder: "PATH",
         summary: "the guest's QMP socket; QEMU itself holds the locks then",
       },
-      {
-        name: "on-lock-failure",
-        placeholder: "ACTION",
-        choices: ["pause", "kill", "ignore"],
-        default: "pause",
-        summary: "what becomes of the guest when a lock is lost for good",
-      },
+      LOCK_FAILURE_OPTION,
       JSON_OPTION,
     ],
     details: [

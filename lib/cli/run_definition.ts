@@ -1,5 +1,5 @@
-import { DEFAULT_DRIVER } from "../manager/registry.ts";
-import { type CommandDefinition, DISK_OPTION, LEASE_OPTION } from "./definition.ts";
+import type { CommandDefinition } from "./definition.ts";
+import { GUEST_OPTIONS, LOCK_FAILURE_OPTION } from "./guest_options.ts";
 import { run } from "./run.ts";
 
 /**
@@ -12,25 +12,9 @@ export const RUN_COMMAND: CommandDefinition = {
   arguments: [],
   userCommand: "taken",
   options: [
-    { name: "name", placeholder: "NAME", summary: "the guest's name, unique on this host; required" },
-    { name: "uuid", placeholder: "UUID", summary: "the guest's UUID (default: made from the name)" },
-    { name: "id", placeholder: "ID", summary: "an id of the management tool's own" },
-    DISK_OPTION,
-    LEASE_OPTION,
-    {
-      name: "plugin",
-      placeholder: "NAME",
-      default: DEFAULT_DRIVER,
-      summary: "the driver; with a / in it the path of its module",
-    },
+    ...GUEST_OPTIONS,
     { name: "qmp", placeholder: "PATH", summary: "the guest's QMP socket, for later operations" },
-    {
-      name: "on-lock-failure",
-      placeholder: "ACTION",
-      choices: ["pause", "kill", "ignore"],
-      default: "pause",
-      summary: "what becomes of the guest when a lock is lost for good",
-    },
+    LOCK_FAILURE_OPTION,
     {
       name: "wait",
       placeholder: "DURATION",
