@@ -246,6 +246,39 @@ Deno.test("of several connections made at once, each sends on its own", async ()
   await until("no socket is left", () => ownSockets() <= before + 2);
 });
 
+/** Connections until the kernel refuses one more: QEMU stands still and takes none. */
+async function fillQueue(socket: string): Promise<Deno.Conn[]> {
+  const waiting: Deno.Conn[] = [];
+  for (let index = 0; index < 100; index++) {
+    try {
+      waiting.push(await Deno.connect({ transport: "unix", path: socket }));
+    } catch {
+      return waiting;
+    }
+  }
+  throw new Error("the queue of connections is never full");
+}
+
+Deno.test("a monitor whose queue of connections is full is asked again until the time is over", async () => {
+  await using qemu = await Qemu.start();
+  qemu.child.kill("SIGSTOP");
+  const waiting = await fillQueue(qemu.socket);
+  try {
+    const begun = performance.now();
+    await unavailable(
+      QmpClient.connect(qemu.socket, { deadlineMs: 300 }),
+      /no connection within 300 ms/,
+    );
+    assert.ok(performance.now() - begun >= 300);
+    const connecting = QmpClient.connect(qemu.socket, { deadlineMs: 30_000 });
+    qemu.child.kill("SIGCONT");
+    for (const connection of waiting.splice(0)) connection.close();
+    await (await connecting).close();
+  } finally {
+    for (const connection of waiting) connection.close();
+  }
+});
+
 Deno.test("a monitor at which another process sits is not used", async () => {
   await using qemu = await Qemu.start();
   await unavailable(

@@ -21,7 +21,8 @@ export function reasonOf(error: unknown): string {
 const CONNECT_ATTEMPTS = 10;
 
 /**
- * Connects to a QMP socket.
+ * Connects to a QMP socket. QEMU talks to one client at a time and lets one or two wait; to the next the kernel says
+ * EAGAIN, connect(2), and it is asked again.
  * @throws {LockvisorError} `unavailable` or `permission` when that fails or takes longer than `deadlineMs`
  */
 export async function openConnection(path: string, deadlineMs: number): Promise<NamedConnection> {
@@ -32,20 +33,36 @@ export async function openConnection(path: string, deadlineMs: number): Promise<
   throw socketFailure(path, "its descriptor cannot be told from other sockets of this program; try again");
 }
 
+/** How long to wait, in milliseconds, before a server is asked again whose queue of connections is full. */
+const QUEUE_PAUSE_MS = 20;
+
 async function connectWithin(path: string, deadlineMs: number): Promise<Deno.UnixConn> {
-  const connecting = Deno.connect({ transport: "unix", path });
-  let outcome;
-  try {
-    outcome = await withinDeadline(connecting, deadlineMs);
-  } catch (error) {
-    if (error instanceof Deno.errors.PermissionDenied) {
-      throw new LockvisorError("permission", `QMP socket ${path}: permission denied`, { cause: error });
+  const deadline = performance.now() + deadlineMs;
+  const late = () => socketFailure(path, `no connection within ${deadlineMs} ms`);
+  while (true) {
+    const connecting = Deno.connect({ transport: "unix", path });
+    let outcome;
+    try {
+      outcome = await withinDeadline(connecting, Math.max(0, deadline - performance.now()));
+    } catch (error) {
+      if (errnoOf(error) === "EAGAIN") {
+        if (performance.now() >= deadline) throw late();
+        await new Promise((resolve) => setTimeout(resolve, QUEUE_PAUSE_MS));
+        continue;
+      }
+      throw connectFailure(path, error);
     }
-    throw socketFailure(path, connectReason(error), error);
+    if (outcome.kind === "done") return outcome.value;
+    connecting.then((connection) => connection.close(), () => {});
+    throw late();
   }
-  if (outcome.kind === "done") return outcome.value;
-  connecting.then((connection) => connection.close(), () => {});
-  throw socketFailure(path, `no connection within ${deadlineMs} ms`);
+}
+
+function connectFailure(path: string, error: unknown): LockvisorError {
+  if (error instanceof Deno.errors.PermissionDenied) {
+    return new LockvisorError("permission", `QMP socket ${path}: permission denied`, { cause: error });
+  }
+  return socketFailure(path, connectReason(error), error);
 }
 
 function connectReason(error: unknown): string {
