@@ -9,7 +9,7 @@ import { until } from "./support/until.ts";
 import { World } from "./support/world.ts";
 
 /** How often all disks come and go; `deno task soak` has them do it 100 times. */
-const ROUNDS = Number(Deno.env.get("LOCKVISOR_HOTPLUG_ROUNDS") ?? 6);
+const ROUNDS = Number(Deno.env.get("LOCKVISOR_HOTPLUG_ROUNDS") ?? 3);
 const DISKS = 16;
 
 /** How the disks are shared out among commands, round by round. */
