@@ -179,9 +179,16 @@ export function resume(model: AccessModel, name: GuestName, changes: "refuse" | 
     return { 75: { says: /in between, and may have been written; guest "\w" stays paused/ } };
   }
   const takeBack = () => {
+    const uncarried = new Map(plan);
     for (const { open, held } of guest.carriers) {
-      for (const key of open.keys()) if (plan.has(key)) held.add(key);
+      for (const key of open.keys()) {
+        if (!plan.has(key)) continue;
+        held.add(key);
+        uncarried.delete(key);
+      }
     }
+    // With the records went the holders that held nothing then: a new one carries for them.
+    if (uncarried.size > 0) guest.carriers.push(carrier("holder", uncarried));
     model.count(plan, name, guest);
     guest.givenUp.clear();
   };
