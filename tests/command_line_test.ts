@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { COMMANDS } from "../lib/cli/commands.ts";
 import { type CommandDefinition, SETTING_OPTIONS } from "../lib/cli/definition.ts";
-import { parseDuration } from "../lib/cli/duration.ts";
+import { parseDuration } from "../lib/config/duration.ts";
 import { commandHelp, EXIT_STATUSES, optionUsage, programHelp } from "../lib/cli/help.ts";
 import { type Invocation, parseCommandLine } from "../lib/cli/parse.ts";
 import { LockvisorError } from "../lib/errors.ts";

@@ -18,7 +18,10 @@ const LAYERS: readonly (readonly string[])[] = [
   ["lib/driver", "lib/carrier"],
   ["plugins"],
   ["lib/manager"],
-  ["lib/doctor", "lib/domain_lock.ts", "lib/host_lock.ts"],
+  ["lib/domain_lock.ts", "lib/host_lock.ts"],
+  ["lib/doctor", "lib/past_guest.ts", "lib/host_session.ts"],
+  ["lib/guest_stop.ts"],
+  ["lib/report"],
   ["lib/cli"],
   ["main.ts"],
 ];

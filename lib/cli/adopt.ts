@@ -2,9 +2,10 @@ import { processAdopt } from "../domain_lock.ts";
 import { LockvisorError } from "../errors.ts";
 import { checkParameter } from "../manager/parameters.ts";
 import { DEFAULT_DRIVER } from "../manager/registry.ts";
+import { hotplugResult } from "../report/results.ts";
 import type { CliContext } from "./context.ts";
 import { readGuest } from "./guest_options.ts";
-import { reportJson, reportText } from "./hotplug.ts";
+import { reportText } from "./hotplug.ts";
 import type { Invocation } from "./parse.ts";
 import { openSession } from "./session.ts";
 
@@ -18,7 +19,7 @@ export async function adopt({ options }: Invocation, context: CliContext): Promi
   const { uuid, name, carriers: [own] } = record;
   context.out(
     options.isGiven("json")
-      ? JSON.stringify({ guest: { uuid, name, pid: own.pid }, ...JSON.parse(reportJson(report)) }) + "\n"
+      ? JSON.stringify({ guest: { uuid, name, pid: own.pid }, ...hotplugResult(report) }) + "\n"
       : `process ${own.pid} is guest "${name}" (uuid ${uuid})\n` + reportText(report, name),
   );
   return 0;

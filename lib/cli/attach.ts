@@ -3,6 +3,7 @@ import { exitStatusOf, LockvisorError, printable } from "../errors.ts";
 import type { AttachCandidate, AttachedGuest } from "../manager/attach_guests.ts";
 import { obstacleText } from "../manager/obstacle.ts";
 import type { LostLockAction } from "../manager/settle_lost_locks.ts";
+import { attachResult } from "../report/results.ts";
 import type { CliContext } from "./context.ts";
 import type { Invocation } from "./parse.ts";
 import { openSession } from "./session.ts";
@@ -21,7 +22,9 @@ export async function attach(
     { choose: (found) => chooseNamed(found, names), problem: (error) => problems.push(error) },
     action,
   );
-  context.out(options.isGiven("json") ? attachedJson(guests) : guests.map(attachedText).join(""));
+  context.out(
+    options.isGiven("json") ? JSON.stringify(attachResult(guests)) + "\n" : guests.map(attachedText).join(""),
+  );
   for (const { message } of problems) context.note(message);
   for (const { record, warnings } of guests) {
     for (const warning of warnings) context.note(`warning: guest "${record.name}": ${printable(warning)}`);
@@ -87,23 +90,4 @@ function attachedText({ record, repairs, lost, locked, fault }: AttachedGuest): 
     : { true: "locked", false: "it takes no locks", null: "its locks are not shown here" }[`${locked}`];
   const line = `guest "${record.name}" (uuid ${record.uuid}) is process ${record.carriers[0].pid}: ${locks}`;
   return [line, ...repairs.map((repair) => `  ${repair}`)].map((text) => printable(text) + "\n").join("");
-}
-
-function attachedJson(guests: readonly AttachedGuest[]): string {
-  const shown = guests.map((
-    { record: { uuid, name, state, carriers }, repairs, warnings, lost, locked, obstacle, fault },
-  ) => ({
-    uuid,
-    name,
-    state,
-    pid: carriers[0].pid,
-    carriers: carriers.map(({ kind, pid }) => ({ kind, pid })),
-    locked,
-    lost: lost.map(({ type, name, access }) => ({ type, name, access })),
-    ...(obstacle === undefined ? {} : { obstacle: { resource: obstacle.resource, ...obstacle.why } }),
-    repairs,
-    warnings,
-    ...(fault === undefined ? {} : fault.toJSON()),
-  }));
-  return JSON.stringify({ guests: shown }) + "\n";
 }

@@ -1,5 +1,3 @@
-import type { Settings } from "../config/settings.ts";
-import type { DriverConfig } from "../driver/contract.ts";
 import { errnoOf, fileError, LockvisorError } from "../errors.ts";
 
 /** The outside world of a command: streams, environment, user. Commands touch these and no globals. */
@@ -13,19 +11,6 @@ export interface CliContext {
   hostName: string;
   /** Whether results go to a terminal that may have colours. */
   colours: "wanted" | "unwanted";
-}
-
-/** What every driver is given, from the settings in force. */
-export function driverConfig(context: CliContext, settings: Settings): DriverConfig {
-  return {
-    lockspace: settings.lockspace,
-    host: { id: settings.hostId, name: context.hostName },
-    readonlyDisks: settings.readonlyDisks,
-    sharedStorage: settings.sharedStorage,
-    effectiveUid: context.effectiveUid,
-    storage: settings.storage,
-    warn: (line) => context.note(`warning: ${line}`),
-  };
 }
 
 /** The context of the real process. */

@@ -1,13 +1,7 @@
 import type { Forecast } from "../driver/contract.ts";
 import { printable } from "../errors.ts";
+import { forecastResult } from "../report/results.ts";
 import { holdersText } from "../manager/refusal.ts";
-
-/** A forecast as programs read it. */
-export function forecastJson({ resource, verdict, holders }: Forecast) {
-  const { type, name, access } = resource;
-  const identities = resource.identities.map(({ text, key }) => ({ text, key }));
-  return { type, name, access, identities, verdict, holders };
-}
 
 /** A forecast in one line. */
 export function forecastLine({ resource, verdict, holders }: Forecast): string {
@@ -28,7 +22,7 @@ function verdictText(verdict: Forecast["verdict"], holders: Forecast["holders"])
 
 /** What would be locked, with the identities and keys behind each name. */
 export function formatForecasts(forecasts: readonly Forecast[], format: "text" | "json"): string {
-  if (format === "json") return JSON.stringify({ resources: forecasts.map(forecastJson) }) + "\n";
+  if (format === "json") return JSON.stringify({ resources: forecasts.map(forecastResult) }) + "\n";
   return forecasts.map((forecast) => forecastLine(forecast) + identityLines(forecast)).join("");
 }
 

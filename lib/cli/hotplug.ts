@@ -3,6 +3,7 @@ import { LockvisorError, printable } from "../errors.ts";
 import { parseDisk, parseLease } from "../identity/specification.ts";
 import { findLivingGuest } from "../manager/find_guest.ts";
 import type { HotplugReport } from "../manager/hotplug_plan.ts";
+import { hotplugResult } from "../report/results.ts";
 import type { CliContext } from "./context.ts";
 import type { Invocation } from "./parse.ts";
 import { openSession } from "./session.ts";
@@ -31,7 +32,9 @@ async function hotplug(
   const sequence = command === "acquire" ? resourcesAttach : resourcesDetach;
   const report = await sequence(await session.domainLock(record), record, specs);
   for (const warning of report.warnings) context.note(`warning: ${warning}`);
-  context.out(options.isGiven("json") ? reportJson(report) : reportText(report, record.name));
+  context.out(
+    options.isGiven("json") ? JSON.stringify(hotplugResult(report)) + "\n" : reportText(report, record.name),
+  );
   return 0;
 }
 
@@ -47,14 +50,4 @@ export function reportText({ done }: HotplugReport, guest: string): string {
     printable(`${resource.type} ${resource.name} (${resource.access}): ${VERBS[kind]} for guest "${guest}"`) +
     "\n"
   ).join("");
-}
-
-export function reportJson({ done, warnings }: HotplugReport): string {
-  const resources = done.map(({ kind, resource: { type, name, access } }) => ({
-    type,
-    name,
-    access,
-    result: kind,
-  }));
-  return JSON.stringify({ resources, warnings }) + "\n";
 }

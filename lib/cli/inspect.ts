@@ -7,6 +7,7 @@ import { parseResource } from "../identity/specification.ts";
 import { lstatIfPresent } from "../files/record_file.ts";
 import { DEFAULT_DRIVER } from "../manager/registry.ts";
 import { holderText } from "../manager/refusal.ts";
+import { inspectionResult } from "../report/results.ts";
 import { openSession } from "./session.ts";
 
 /** `lockvisor inspect`: what a disk or lease is called, and who has it. */
@@ -19,15 +20,11 @@ export async function run({ options, arguments: [text] }: Invocation, context: C
   const inspection = await inspectResource(session, DEFAULT_DRIVER, resource);
   for (const warning of inspection.warnings) context.note(`warning: ${printable(warning)}`);
   context.out(
-    options.isGiven("json") ? formatJson(resource, inspection) : formatText(resource, inspection),
+    options.isGiven("json")
+      ? JSON.stringify(inspectionResult(resource, inspection)) + "\n"
+      : formatText(resource, inspection),
   );
   return 0;
-}
-
-function formatJson(resource: ResolvedResource, { locked, generation, holders }: Inspection): string {
-  const { type, name } = resource;
-  const identities = resource.identities.map(({ text, key }) => ({ text, key }));
-  return JSON.stringify({ resource: { type, name, identities }, locked, generation, holders }) + "\n";
 }
 
 function formatText(resource: ResolvedResource, { locked, generation, holders }: Inspection): string {

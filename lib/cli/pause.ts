@@ -1,6 +1,7 @@
 import { processPause, processResume } from "../domain_lock.ts";
 import { findLivingGuest } from "../manager/find_guest.ts";
 import type { GuestRecord } from "../manager/guest_record.ts";
+import { pauseResult } from "../report/results.ts";
 import type { CliContext } from "./context.ts";
 import type { Invocation } from "./parse.ts";
 import { openSession } from "./session.ts";
@@ -37,7 +38,7 @@ async function openGuest(options: Invocation["options"], name: string, context: 
 
 /** The state of a guest, with what it gave up: libvirt's lock state, in JSON. */
 function report(
-  { uuid, name, state, givenUp }: GuestRecord,
+  record: GuestRecord,
   { options, context, lockState }: {
     options: Invocation["options"];
     context: CliContext;
@@ -45,9 +46,10 @@ function report(
   },
 ) {
   if (options.isGiven("json")) {
-    context.out(JSON.stringify({ guest: { uuid, name, state }, givenUp, lockState }) + "\n");
+    context.out(JSON.stringify(pauseResult(record, lockState)) + "\n");
     return;
   }
+  const { name, state, givenUp } = record;
   const locks = givenUp.length === 0 ? "holds its locks" : `has given up ${givenUp.length} keys`;
   const lines = givenUp.map(({ key, mode, generation }) => `  ${key} ${mode}, generation ${generation}\n`);
   context.out(`guest "${name}" is ${state} and ${locks}\n` + lines.join(""));

@@ -4,7 +4,7 @@ import { DEFAULT_DRIVER } from "../manager/registry.ts";
 import { requireExecutable } from "../process/executable.ts";
 import { launcherFault } from "../process/launcher.ts";
 import type { CliContext } from "./context.ts";
-import { parseDuration } from "./duration.ts";
+import { parseDuration } from "../config/duration.ts";
 import { readGuest } from "./guest_options.ts";
 import type { Invocation, OptionValues } from "./parse.ts";
 import { openSession } from "./session.ts";

@@ -3,6 +3,7 @@ import { exitStatusOf, LockvisorError, printable } from "../errors.ts";
 import { hostStatus } from "../host_lock.ts";
 import { chooseGuest } from "../manager/find_guest.ts";
 import type { HostView, ObservedGuest } from "../manager/guest_view.ts";
+import { guestResult } from "../report/results.ts";
 import type { CliContext } from "./context.ts";
 import { openSession } from "./session.ts";
 import { type Colour, formatTable, type TableCell } from "./table.ts";
@@ -22,7 +23,7 @@ export async function run({ options, arguments: [guest] }: Invocation, context: 
   const fault = host.fault ?? (guest === undefined ? damageOf(host) : undefined);
   context.out(
     options.isGiven("json")
-      ? JSON.stringify({ guests: guests.map(({ view }) => view), ...fault?.toJSON() }) + "\n"
+      ? JSON.stringify({ guests: guests.map(guestResult), ...fault?.toJSON() }) + "\n"
       : formatGuests(guests, context),
   );
   if (fault === undefined) return 0;

@@ -1,9 +1,9 @@
 import { LockvisorError, printable } from "../errors.ts";
 import { waitForGuestEnd } from "../host_lock.ts";
 import type { CliContext } from "./context.ts";
-import { parseDuration } from "./duration.ts";
+import { parseDuration } from "../config/duration.ts";
 import type { Invocation } from "./parse.ts";
-import { findKnownGuest } from "./past_guest.ts";
+import { findKnownGuest } from "../past_guest.ts";
 import { openSession } from "./session.ts";
 
 /**

@@ -6,13 +6,19 @@ import type { Given } from "./values.ts";
 export interface RawConfig {
   values: Partial<Record<SettingKey, Given>>;
   storage: { path: Given; id: Given }[];
+  /** The table `[agent]`. */
+  agent: Partial<Record<AgentKey, Given>>;
 }
 
 /** Keys of the file with a text as value. */
 export const SETTING_KEYS = ["lockspace", "runtime-dir", "host-id", "shared-storage", "readonly"] as const;
 export type SettingKey = typeof SETTING_KEYS[number];
 
-const TOP_KEYS: readonly string[] = [...SETTING_KEYS, "storage"];
+/** Keys of the table `[agent]`, each with a text as value. */
+export const AGENT_KEYS = ["socket", "listen", "audit-interval", "hooks", "hook-timeout"] as const;
+export type AgentKey = typeof AGENT_KEYS[number];
+
+const TOP_KEYS: readonly string[] = [...SETTING_KEYS, "storage", "agent"];
 const STORAGE_KEYS: readonly string[] = ["path", "id"];
 
 /**
@@ -23,12 +29,14 @@ const STORAGE_KEYS: readonly string[] = ["path", "id"];
  * @throws LockvisorError `config`, with file, line and key
  */
 export function readConfig(text: string, file: string): RawConfig {
-  const config: RawConfig = { values: {}, storage: [] };
+  const config: RawConfig = { values: {}, storage: [], agent: {} };
   for (const node of parseText(text, file).body[0].body) {
     const place = placeOf(node, file);
     const name = nameOf(node.key);
     if (!TOP_KEYS.includes(name.split(".")[0]!)) throw unknownKey(place, name, TOP_KEYS);
-    if (node.type === "TOMLTable") {
+    if (node.type === "TOMLTable" && name === "agent" && node.kind === "standard") {
+      Object.assign(config.agent, agentEntries(node.body, file));
+    } else if (node.type === "TOMLTable") {
       if (node.kind !== "array" || name !== "storage") throw wrongTable(place, name);
       config.storage.push(storageEntry(node.body, place, file));
     } else if (name === "storage") config.storage.push(...inlineStorage(node, place, file));
@@ -74,7 +82,11 @@ function isSettingKey(name: string): name is SettingKey {
 
 function wrongTable(place: string, name: string): LockvisorError {
   const first = name.split(".")[0]!;
-  const wanted = first === "storage" ? "tables, written as [[storage]]" : `a text, written as ${first} = "…"`;
+  const wanted = first === "storage"
+    ? "tables, written as [[storage]]"
+    : first === "agent"
+    ? "a table, written as [agent]"
+    : `a text, written as ${first} = "…"`;
   return new LockvisorError("config", `${place}: key "${name}" must be ${wanted}`);
 }
 
@@ -101,6 +113,19 @@ function storageEntry(body: readonly Entry[], place: string, file: string): { pa
     throw new LockvisorError("config", `${place}: [[storage]] has no "${key}"; it needs both path and id`);
   }
   return { path, id };
+}
+
+function agentEntries(body: readonly Entry[], file: string): RawConfig["agent"] {
+  const found: RawConfig["agent"] = {};
+  for (const node of body) {
+    const name = nameOf(node.key);
+    const key = AGENT_KEYS.find((known) => known === name);
+    if (node.type === "TOMLTable" || key === undefined) {
+      throw unknownKey(placeOf(node, file), name, AGENT_KEYS, "agent.");
+    }
+    found[key] = textOf(node, `agent.${name}`, file);
+  }
+  return found;
 }
 
 function textOf(node: AST.TOMLKeyValue, name: string, file: string): Given {

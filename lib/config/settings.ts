@@ -112,27 +112,27 @@ export function mergeSettings(
   };
 }
 
-function variableOf({ environment }: SettingSources, name: string): string | undefined {
+export function variableOf({ environment }: SettingSources, name: string): string | undefined {
   const value = environment(name);
   return value === "" ? undefined : value;
 }
 
 /** The configuration file's values; a named file must exist, the default one need not. */
-async function loadConfigFile(sources: SettingSources): Promise<RawConfig> {
+export async function loadConfigFile(sources: SettingSources): Promise<RawConfig> {
   const { file, named } = configFileOf(sources);
   if (named === undefined && sources.readFile === undefined && !isPresent(file)) {
-    return { values: {}, storage: [] };
+    return { values: {}, storage: [], agent: {} };
   }
   let bytes;
   try {
     bytes = (sources.readFile ?? Deno.readFileSync)(file);
   } catch (error) {
-    if (errnoOf(error) === "ENOENT" && named === undefined) return { values: {}, storage: [] };
+    if (errnoOf(error) === "ENOENT" && named === undefined) return { values: {}, storage: [], agent: {} };
     throw configFileError(file, named, error);
   }
-  if (bytes.length === 0) return { values: {}, storage: [] };
+  if (bytes.length === 0) return { values: {}, storage: [], agent: {} };
   const text = decode(bytes, file);
-  if (text.split("\n").every((line) => /^\s*(#|$)/.test(line))) return { values: {}, storage: [] };
+  if (text.split("\n").every((line) => /^\s*(#|$)/.test(line))) return { values: {}, storage: [], agent: {} };
   const { readConfig } = await import("./config_file.ts");
   return readConfig(text, file);
 }

@@ -1,13 +1,12 @@
-import type { Inspection } from "../driver/contract.ts";
-import { LockvisorError } from "../errors.ts";
-import { formerUuids, inspectResource, resolveOnHost } from "../host_lock.ts";
-import { parseLease } from "../identity/specification.ts";
-import { isUuid, normaliseUuid, uuidOfName } from "../identity/key.ts";
-import { findGuestIfKnown } from "../manager/find_guest.ts";
-import type { GuestRecord } from "../manager/guest_record.ts";
-import { holderText } from "../manager/refusal.ts";
-import { DEFAULT_DRIVER } from "../manager/registry.ts";
-import type { Session } from "./session.ts";
+import type { Inspection } from "./driver/contract.ts";
+import { LockvisorError } from "./errors.ts";
+import { formerUuids, type HostLock, inspectResource, resolveOnHost } from "./host_lock.ts";
+import { parseLease } from "./identity/specification.ts";
+import { isUuid, normaliseUuid, uuidOfName } from "./identity/key.ts";
+import { findGuestIfKnown } from "./manager/find_guest.ts";
+import type { GuestRecord } from "./manager/guest_record.ts";
+import { holderText } from "./manager/refusal.ts";
+import { DEFAULT_DRIVER } from "./manager/registry.ts";
 
 /** A guest of this host: one with a record, or one that has none any more but has run here. */
 export type KnownGuest = { kind: "recorded"; record: GuestRecord } | { kind: "past"; uuid: string };
@@ -19,14 +18,14 @@ export type KnownGuest = { kind: "recorded"; record: GuestRecord } | { kind: "pa
  * @throws {LockvisorError} `data` when nothing tells that it has run, when the name fits several, or when its record
  * was lost while it runs
  */
-export async function findKnownGuest(session: Session, nameOrUuid: string): Promise<KnownGuest> {
-  const record = findGuestIfKnown(session.store, nameOrUuid);
+export async function findKnownGuest(host: HostLock, nameOrUuid: string): Promise<KnownGuest> {
+  const record = findGuestIfKnown(host.store, nameOrUuid);
   if (record !== undefined) return { kind: "recorded", record };
   const uuids = isUuid(nameOrUuid)
     ? [normaliseUuid(nameOrUuid)]
-    : [...new Set([...formerUuids(session, nameOrUuid), uuidOfName(nameOrUuid)])];
+    : [...new Set([...formerUuids(host, nameOrUuid), uuidOfName(nameOrUuid)])];
   const leases = [];
-  for (const uuid of uuids) leases.push({ uuid, ...await inspectOwnLease(session, uuid) });
+  for (const uuid of uuids) leases.push({ uuid, ...await inspectOwnLease(host, uuid) });
   const held = leases.find(({ locked }) => locked === true);
   if (held !== undefined) {
     const { uuid, holders } = held;
@@ -41,6 +40,6 @@ export async function findKnownGuest(session: Session, nameOrUuid: string): Prom
   throw new LockvisorError("data", `no guest "${nameOrUuid}" runs on this host; see: lockvisor status`);
 }
 
-function inspectOwnLease(session: Session, uuid: string): Promise<Inspection> {
-  return inspectResource(session, DEFAULT_DRIVER, resolveOnHost(session, parseLease(`guest:${uuid}`)));
+function inspectOwnLease(host: HostLock, uuid: string): Promise<Inspection> {
+  return inspectResource(host, DEFAULT_DRIVER, resolveOnHost(host, parseLease(`guest:${uuid}`)));
 }

@@ -1,0 +1,88 @@
+import type { Forecast, Inspection, ResolvedResource } from "../driver/contract.ts";
+import type { AttachedGuest } from "../manager/attach_guests.ts";
+import type { GuestRecord } from "../manager/guest_record.ts";
+import type { ObservedGuest } from "../manager/guest_view.ts";
+import type { HotplugReport } from "../manager/hotplug_plan.ts";
+import type { StoppedGuest } from "../guest_stop.ts";
+
+/*
+ * What commands have done and seen, as programs read it: the same words on the command line with --json and from the
+ * agent.
+ */
+
+/** A guest with what the kernel shows of its locks. */
+export function guestResult({ view, locks }: ObservedGuest) {
+  return { ...view, locks };
+}
+
+/** What was locked, or given up, resource by resource. */
+export function hotplugResult({ done, warnings }: HotplugReport) {
+  const resources = done.map(({ kind, resource: { type, name, access } }) => ({
+    type,
+    name,
+    access,
+    result: kind,
+  }));
+  return { resources, warnings };
+}
+
+/** A guest after a pause or a resume, with what it has given up; `lockState` is libvirt's lock state, as text. */
+export function pauseResult({ uuid, name, state, givenUp }: GuestRecord, lockState: string | null) {
+  return { guest: { uuid, name, state }, givenUp, lockState };
+}
+
+/** How a guest was stopped, and whether its locks are free. */
+export function stopResult({ guest, outcome, tookMs, locks }: StoppedGuest) {
+  const facts = outcome.kind === "by"
+    ? { outcome: "stopped", by: outcome.means }
+    : { outcome: "already-stopped", by: null };
+  return { guest, ...facts, tookMs, locks };
+}
+
+/** Guests after attaching. */
+export function attachResult(guests: readonly AttachedGuest[]) {
+  return { guests: guests.map(attachedGuest) };
+}
+
+function attachedGuest({ record, repairs, warnings, lost, locked, obstacle, fault }: AttachedGuest) {
+  const { uuid, name, state, carriers } = record;
+  return {
+    uuid,
+    name,
+    state,
+    pid: carriers[0].pid,
+    carriers: carriers.map(({ kind, pid }) => ({ kind, pid })),
+    locked,
+    lost: lost.map(({ type, name, access }) => ({ type, name, access })),
+    ...(obstacle === undefined ? {} : { obstacle: { resource: obstacle.resource, ...obstacle.why } }),
+    repairs,
+    warnings,
+    ...(fault === undefined ? {} : fault.toJSON()),
+  };
+}
+
+/** Whether all would be granted, and what stands in the way of each. */
+export function checkResult(forecasts: readonly Forecast[]) {
+  return { granted: forecasts.every(isGranted), resources: forecasts.map(forecastResult) };
+}
+
+/** A resource that is locked already, or would be refused, is not granted; one that needs no lock is. */
+function isGranted({ verdict }: Forecast): boolean {
+  return verdict !== "refused";
+}
+
+/** What one resource would meet. */
+export function forecastResult({ resource, verdict, holders }: Forecast) {
+  const { type, name, access } = resource;
+  return { type, name, access, identities: identitiesOf(resource), verdict, holders };
+}
+
+/** What a disk or lease is called, and who has it. */
+export function inspectionResult(resource: ResolvedResource, { locked, generation, holders }: Inspection) {
+  const { type, name } = resource;
+  return { resource: { type, name, identities: identitiesOf(resource) }, locked, generation, holders };
+}
+
+function identitiesOf({ identities }: ResolvedResource) {
+  return identities.map(({ text, key }) => ({ text, key }));
+}
