@@ -192,7 +192,7 @@ Deno.test("settings: a bad flag is a usage error, a bad variable a configuration
 
 Deno.test("settings: a wrong configuration file is refused with its line and key", async () => {
   const cases: [string, number, RegExp][] = [
-    ["a = 1\n", 1, /unknown key "a"; the known keys are lockspace, runtime-dir, .*storage$/],
+    ["a = 1\n", 1, /unknown key "a"; the known keys are lockspace, runtime-dir, .*storage, agent$/],
     ['\n\nlockspce = "/x"\n', 3, /unknown key "lockspce"; did you mean "lockspace"\?$/],
     ['runtime_dir = "/x"\n', 1, /unknown key "runtime_dir"; did you mean "runtime-dir"\?$/],
     ['hostid = "x"\n', 1, /did you mean "host-id"\?/],
@@ -225,6 +225,11 @@ Deno.test("settings: a wrong configuration file is refused with its line and key
     ["\nlockspace =\n\n\n", 2, /not valid TOML/],
     ['lockspace = "/x\n', 1, /not valid TOML/],
     ["]\n", 1, /not valid TOML/],
+    ['agent = "x"\n', 1, /key "agent" must be a table, written as \[agent\]/],
+    ['[[agent]]\nsocket = "/x"\n', 1, /written as \[agent\]/],
+    ['[agent]\nsokcet = "/x"\n', 2, /unknown key "agent.sokcet"; did you mean "agent.socket"\?/],
+    ["[agent]\naudit-interval = 5\n", 2, /key "agent.audit-interval" must be a text in quotes/],
+    ["[agent.socket]\n", 1, /written as \[agent\]/],
   ];
   for (const [text, line, message] of cases) {
     const refused = await refusal({ files: { [FILE]: text } });
@@ -295,8 +300,8 @@ Deno.test("configuration file: both ways to write storage, in their order", () =
     const { storage } = readConfig(text, "f");
     assert.deepEqual(storage.map(({ path, id }) => [path.text, id.text]), [["/a", "1"], ["/b", "2"]]);
   }
-  assert.deepEqual(readConfig("", "f"), { values: {}, storage: [] });
-  assert.deepEqual(readConfig("# nothing\n", "f"), { values: {}, storage: [] });
+  assert.deepEqual(readConfig("", "f"), { values: {}, storage: [], agent: {} });
+  assert.deepEqual(readConfig("# nothing\n", "f"), { values: {}, storage: [], agent: {} });
 });
 
 Deno.test("configuration file: only a near word is suggested", () => {

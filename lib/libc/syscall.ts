@@ -45,6 +45,12 @@ const NUMBERS = {
     pidfd_getfd: 438,
     pidfd_send_signal: 424,
     flock: 73,
+    epoll_create1: 291,
+    epoll_ctl: 233,
+    eventfd2: 290,
+    write: 1,
+    connect: 42,
+    socket: 41,
   },
   aarch64: {
     fcntl: 25,
@@ -57,6 +63,12 @@ const NUMBERS = {
     pidfd_getfd: 438,
     pidfd_send_signal: 424,
     flock: 32,
+    epoll_create1: 20,
+    epoll_ctl: 21,
+    eventfd2: 19,
+    write: 64,
+    connect: 203,
+    socket: 198,
   },
 }[Deno.build.arch];
 
