@@ -124,6 +124,25 @@ export async function attachHost(
   return settled;
 }
 
+/**
+ * Does to one guest that {@linkcode attachHost} has left what is to be done to who has lost locks, after one more look.
+ * @returns undefined when the guest has ended meanwhile
+ * @throws {LockvisorError} when its plugin is not to be had, or its monitor does not answer
+ */
+export async function actOnLostLocks(
+  { store, plugins }: HostLock,
+  guest: AttachedGuest,
+  action: LostLockAction,
+): Promise<SettledGuest | undefined> {
+  const { driver } = await plugins.load(guest.record.plugin);
+  return await settleLostLocks(guest, {
+    store,
+    driver,
+    action,
+    stopProcessors: (record) => stopProcessors(record, "signal"),
+  });
+}
+
 /** A guest that nobody can look after: what is known of it is its record. */
 function unattendedGuest(record: GuestRecord, reason: string): AttachedGuest {
   const warnings = [`what it has locked cannot be known: ${reason}`];

@@ -18,18 +18,19 @@ export type RecordEntry =
 /** The records of this host's guests, `<runtime>/guests/<uuid>.json`. */
 export class GuestStore {
   readonly runtimeDir: string;
-  readonly #directory: string;
+  /** Where the records are. */
+  readonly directory: string;
   readonly #effectiveUid: number;
 
   constructor(runtimeDir: string, effectiveUid: number = Deno.uid() ?? 0) {
     this.runtimeDir = runtimeDir;
     this.#effectiveUid = effectiveUid;
-    this.#directory = `${runtimeDir}/guests`;
+    this.directory = `${runtimeDir}/guests`;
   }
 
   /** Makes the directories if need be. @throws {LockvisorError} when others may write them */
   prepare(effectiveUid: number): void {
-    for (const directory of [this.runtimeDir, this.#directory]) {
+    for (const directory of [this.runtimeDir, this.directory]) {
       const status = directoryStatus("runtime directory", directory) ?? makeDirectory(directory);
       refuseUnsafeDirectory("runtime directory", directory, status, effectiveUid);
     }
@@ -41,25 +42,29 @@ export class GuestStore {
    * @throws {LockvisorError} `permission` when somebody else may have written them: what a record names is stopped
    */
   list(): RecordEntry[] {
-    for (const directory of [this.runtimeDir, this.#directory]) {
+    return this.uuids().flatMap((uuid) => this.read(uuid) ?? []);
+  }
+
+  /** The UUIDs of all guests that have a record, in order. @throws {LockvisorError} as {@linkcode list} */
+  uuids(): string[] {
+    for (const directory of [this.runtimeDir, this.directory]) {
       const status = directoryStatus("runtime directory", directory);
       if (status === undefined) return [];
       refuseUnsafeDirectory("runtime directory", directory, status, this.#effectiveUid);
     }
     let names: string[];
     try {
-      names = Array.from(Deno.readDirSync(this.#directory), (entry) => entry.name);
+      names = Array.from(Deno.readDirSync(this.directory), (entry) => entry.name);
     } catch (error) {
       if (error instanceof Deno.errors.NotFound) return [];
-      throw fileError(`read the directory ${this.#directory}`, error);
+      throw fileError(`read the directory ${this.directory}`, error);
     }
-    const uuids = names.flatMap((name) => /^([0-9a-f-]{36})\.json$/.exec(name)?.[1] ?? []);
-    return uuids.sort().flatMap((uuid) => this.read(uuid) ?? []);
+    return names.flatMap((name) => /^([0-9a-f-]{36})\.json$/.exec(name)?.[1] ?? []).sort();
   }
 
   /** One guest's record, or undefined when there is none. */
   read(uuid: string): RecordEntry | undefined {
-    const file = this.#file(uuid);
+    const file = this.fileOf(uuid);
     const content = readRecordFile(file);
     if (content.kind === "absent") return undefined;
     if (content.kind === "damaged") return { kind: "damaged", uuid, file, reason: content.reason };
@@ -86,7 +91,7 @@ export class GuestStore {
         const entry = this.read(uuid);
         if (entry?.kind === "record") refuseRival(entry.record, record);
       }
-      writeThenRename(this.#file(record.uuid), formatGuestRecord(record), { replacing: "stale" });
+      writeThenRename(this.fileOf(record.uuid), formatGuestRecord(record), { replacing: "stale" });
       failpoint("record.claimed");
       if (record.uuid !== byName) writeThenRename(this.#aliasFile(byName), record.uuid);
     });
@@ -102,7 +107,7 @@ export class GuestStore {
       const entry = this.read(record.uuid);
       if (entry?.kind !== "record" || !isSameStart(entry.record, record)) return;
       changed = change(entry.record);
-      writeThenRename(this.#file(record.uuid), formatGuestRecord(changed));
+      writeThenRename(this.fileOf(record.uuid), formatGuestRecord(changed));
     });
     if (changed !== undefined) return changed;
     throw new LockvisorError("data", `guest "${record.name}" has ended, or was started anew, meanwhile`);
@@ -113,12 +118,12 @@ export class GuestStore {
    * this with us. A guest that has no record afterwards leaves no lock file behind.
    */
   async withGuest<Result>(uuid: string, operation: () => Promise<Result>): Promise<Result> {
-    const path = `${this.#directory}/${uuid}.lock`;
+    const path = `${this.directory}/${uuid}.lock`;
     const file = await this.#lockFile(path);
     try {
       return await operation();
     } finally {
-      if (!isPresent(this.#file(uuid)) && isStillNamed(path, file)) removeIfPresent(path);
+      if (!isPresent(this.fileOf(uuid)) && isStillNamed(path, file)) removeIfPresent(path);
       file.close();
     }
   }
@@ -149,9 +154,9 @@ export class GuestStore {
       // The record last: as long as it is there, whoever was cut off is followed by somebody who removes the rest.
       const byName = uuidOfName(record.name);
       if (this.#aliased(byName) === record.uuid) removeIfPresent(this.#aliasFile(byName));
-      removeIfPresent(`${this.#directory}/${record.uuid}.lock`);
+      removeIfPresent(`${this.directory}/${record.uuid}.lock`);
       failpoint("record.leaving");
-      removeIfPresent(this.#file(record.uuid));
+      removeIfPresent(this.fileOf(record.uuid));
     });
   }
 
@@ -159,13 +164,14 @@ export class GuestStore {
     return `${this.runtimeDir}/guests.lock`;
   }
 
-  #file(uuid: string): string {
-    return `${this.#directory}/${uuid}.json`;
+  /** The file of a guest's record, whether it is there or not. */
+  fileOf(uuid: string): string {
+    return `${this.directory}/${uuid}.json`;
   }
 
   /** The file that leads from a name to a guest whose UUID was not made from it. */
   #aliasFile(byName: string): string {
-    return `${this.#directory}/${byName}.name`;
+    return `${this.directory}/${byName}.name`;
   }
 
   #aliased(byName: string): string | undefined {

@@ -1,0 +1,83 @@
+import type { GuestRecord, RecordedResource } from "../manager/guest_record.ts";
+import { isSameProcess } from "../process/process_identity.ts";
+import type { EventGuest, EventResource, Happening } from "./event.ts";
+
+/** A guest as events name it. */
+export function eventGuest({ uuid, name, carriers: [{ pid }] }: GuestRecord): EventGuest {
+  return { uuid, name, pid };
+}
+
+/** A resource as events name it. */
+export function eventResource({ type, name, access }: Omit<EventResource, never>): EventResource {
+  return { type, name, access };
+}
+
+/** Resources in words. */
+export function resourcesText(resources: readonly EventResource[]): string {
+  return resources.map(({ type, name, access }) => `${type} ${name}${access === null ? "" : ` (${access})`}`)
+    .join(", ");
+}
+
+/**
+ * What a guest's record tells by how it has changed: the command line works without the agent, and this is how the
+ * agent hears of it. The end of a guest is not told here: a record may be lost while its guest lives.
+ * @param before undefined for a guest that was not known
+ */
+export function changesOf(before: GuestRecord | undefined, now: GuestRecord): Happening[] {
+  const guest = eventGuest(now);
+  if (before === undefined) return [started(now), ...granted(now, guest, present(now))];
+  const told: Happening[] = [];
+  const added = present(now).filter((one) => !present(before).some((other) => isSame(one, other)));
+  const gone = present(before).filter((one) => !present(now).some((other) => isSame(one, other)));
+  told.push(...granted(now, guest, added));
+  if (gone.length > 0) {
+    const resources = gone.map(eventResource);
+    const message = `guest "${now.name}" has given up ${resourcesText(resources)}`;
+    told.push({ type: "lock-released", guest, resources, message });
+  }
+  if (before.state !== "paused" && now.state === "paused") {
+    const keys = now.givenUp.length === 0 ? "keeps its locks" : "has given its locks up until it resumes";
+    told.push({ type: "guest-paused", guest, message: `guest "${now.name}" is paused and ${keys}` });
+  }
+  if (before.state === "paused" && now.state !== "paused") {
+    told.push({ type: "guest-resumed", guest, message: `guest "${now.name}" runs on with its locks` });
+  }
+  return told;
+}
+
+/** Whether two records are of one start of a guest. */
+export function isSameStart(one: GuestRecord, other: GuestRecord): boolean {
+  return isSameProcess(one.carriers[0], other.carriers[0]);
+}
+
+function started(record: GuestRecord): Happening {
+  const { name, carriers: [{ pid }] } = record;
+  return {
+    type: "guest-started",
+    guest: eventGuest(record),
+    message: `guest "${name}" runs as process ${pid}`,
+  };
+}
+
+function granted(
+  { name, plugin }: GuestRecord,
+  guest: EventGuest,
+  added: readonly RecordedResource[],
+): Happening[] {
+  if (added.length === 0) return [];
+  const resources = added.map(eventResource);
+  const what = resourcesText(resources);
+  // A driver may take no locks, and one that skips a resource has no keys for it.
+  const message = added.every(({ keys }) => keys.length === 0)
+    ? `guest "${name}" uses ${what}, which plugin ${plugin} does not lock`
+    : `guest "${name}" has the locks on ${what}`;
+  return [{ type: "lock-granted", guest, resources, message }];
+}
+
+function present({ resources }: GuestRecord): RecordedResource[] {
+  return resources.filter(({ leaving }) => !leaving);
+}
+
+function isSame(one: RecordedResource, other: RecordedResource): boolean {
+  return one.type === other.type && one.name === other.name && one.access === other.access;
+}
