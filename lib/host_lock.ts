@@ -31,9 +31,14 @@ export interface HostLock {
   config: DriverConfig;
 }
 
-/** All guests of this host, with the locks that the kernel shows. Records of guests that are gone are taken away. */
-export async function hostStatus({ store, plugins, config }: HostLock): Promise<HostView> {
-  const entries = store.list();
+/**
+ * All guests of this host, with the locks that the kernel shows. Records of guests that are gone are taken away.
+ * @param entries the records, if only some are meant
+ */
+export async function hostStatus(
+  { store, plugins, config }: HostLock,
+  entries: readonly RecordEntry[] = store.list(),
+): Promise<HostView> {
   const { drivers, missing } = await plugins.inUse(entries);
   for (const { guest, reason } of guestsWithoutDriver(entries, missing)) {
     config.warn(`guest "${guest.name}": what it has locked cannot be known: ${reason}`);

@@ -22,6 +22,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ["lib/doctor", "lib/past_guest.ts", "lib/host_session.ts"],
   ["lib/guest_stop.ts"],
   ["lib/report"],
+  ["lib/agent"],
   ["lib/cli"],
   ["main.ts"],
 ];
@@ -37,6 +38,8 @@ const BARRED: { from: string; to: string; except?: string; why: string }[] = [
     except: "lib/manager/registry.ts",
     why: "the registry alone lists the drivers",
   },
+  { from: "lib/agent", to: "plugins", why: "drivers are found by name, in the registry" },
+  { from: "lib/agent", to: "lib/cli", why: "the command line is another front end" },
   ...["lib/lockspace", "lib/carrier", "lib/libc", "lib/qmp", "lib/manager/lock_manager.ts"].map((to) => ({
     from: "lib/cli",
     to,
@@ -214,7 +217,7 @@ Deno.test("what comes from outside is the runtime's own, or is named in deno.jso
   for (const source of Object.values(imports)) {
     assert.match(
       source,
-      /^npm:[^@]+@\d+\.\d+\.\d+$/,
+      /^npm:(@[^@/]+\/)?[^@]+@\d+\.\d+\.\d+$/,
       "an exact version from the npm registry: JSR may be out of reach",
     );
   }

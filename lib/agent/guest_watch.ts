@@ -10,8 +10,10 @@ export interface GuestListener {
   tell(happening: Happening): void;
   /** The process of a guest has ended; that the guest has is to be proved: it may have forked. */
   processEnded(record: GuestRecord): void;
-  /** A holder of a guest that lives has ended, or its record has vanished: its locks are to be looked at. */
-  doubted(uuid: string): void;
+  /** A holder of a guest that lives has ended: its locks are to be looked at. */
+  holderEnded(uuid: string): void;
+  /** The record of a guest that lives is gone, or cannot be read. */
+  recordLost(uuid: string): void;
 }
 
 interface WatchedGuest {
@@ -45,7 +47,7 @@ export class GuestWatch {
   changed(entries: readonly RecordEntry[]): void {
     for (const entry of entries) {
       if (entry.kind === "record") this.#update(entry.record);
-      else if (this.#guests.has(entry.uuid)) this.#listener.doubted(entry.uuid);
+      else if (this.#guests.has(entry.uuid)) this.#listener.recordLost(entry.uuid);
     }
   }
 
@@ -55,7 +57,7 @@ export class GuestWatch {
       const guest = this.#guests.get(uuid);
       if (guest === undefined) continue;
       if (lifeOf(guest.record.carriers[0]) === "dead") this.ended(guest.record);
-      else this.#listener.doubted(uuid);
+      else this.#listener.recordLost(uuid);
     }
   }
 
@@ -103,7 +105,7 @@ export class GuestWatch {
     const processes = [...new Map(record.carriers.map((carrier) => [carrier.pid, carrier])).values()];
     for (const process of processes) {
       const isGuest = isSameProcess(process, own);
-      const ended = () => isGuest ? this.#processEnded(record) : this.#listener.doubted(record.uuid);
+      const ended = () => isGuest ? this.#processEnded(record) : this.#listener.holderEnded(record.uuid);
       const outcome = this.#watch.watch(process, ended);
       if (outcome.kind === "watched") guest.processes.push(outcome.watched);
       else if (outcome.kind === "ended") ended();

@@ -41,7 +41,7 @@ export class Hooks {
 
   /** Lets what waits be told, within a time; then no more. */
   async end(graceMs: number): Promise<void> {
-    let timer: number | undefined;
+    let timer: ReturnType<typeof setTimeout> | undefined;
     const grace = new Promise<void>((resolve) => timer = setTimeout(resolve, graceMs));
     await Promise.race([this.#work, grace]);
     clearTimeout(timer);
@@ -94,6 +94,7 @@ export class Hooks {
         stdin: "piped",
         stdout: "null",
         stderr: "inherit",
+        detached: true, // a process group of its own, which is ended as a whole
       }).spawn();
     } catch (error) {
       return this.#fail(`hook ${path} cannot be started: ${error instanceof Error ? error.message : error}`);
@@ -102,7 +103,7 @@ export class Hooks {
     const timer = setTimeout(() => {
       isLate = true;
       try {
-        child.kill("SIGKILL");
+        Deno.kill(-child.pid, "SIGKILL");
       } catch { /* it has ended */ }
     }, timeoutMs);
     try {

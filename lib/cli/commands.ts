@@ -5,6 +5,7 @@ import { attach } from "./attach.ts";
 import { run as breakLock } from "./break.ts";
 import { run as check } from "./check.ts";
 import { run as completion } from "./completion.ts";
+import { daemon } from "./daemon.ts";
 import { run as doctor } from "./doctor.ts";
 import { run as gc } from "./gc.ts";
 import { acquire, release } from "./hotplug.ts";
@@ -134,6 +135,60 @@ export const COMMANDS: readonly CommandDefinition[] = [
       "One line for each check: ok, warning or failure, what was found and what to do. Exits with 1 if a check fails.",
     ],
     run: doctor,
+  },
+  {
+    name: "daemon",
+    summary: "run the host's agent: it watches guests and their locks, and answers on a unix socket",
+    arguments: [],
+    options: [
+      {
+        name: "socket",
+        placeholder: "PATH",
+        summary: "the unix socket (default: lockvisor.sock in the runtime directory)",
+      },
+      {
+        name: "listen",
+        placeholder: "ADDRESS:PORT",
+        summary: "serve the status page, and what is only read, over TCP as well (default: not)",
+      },
+      { name: "listen-anywhere", summary: "allow --listen on an address that other hosts reach" },
+      {
+        name: "audit-interval",
+        placeholder: "DURATION",
+        default: "5s",
+        summary: "from one look at all locks to the next",
+      },
+      {
+        name: "hooks",
+        placeholder: "DIR",
+        default: "/etc/lockvisor/hooks.d",
+        summary: "programs that are called with each event",
+      },
+      {
+        name: "hook-timeout",
+        placeholder: "DURATION",
+        default: "10s",
+        summary: "how long such a program may run",
+      },
+      {
+        name: "log-format",
+        placeholder: "FORMAT",
+        choices: ["auto", "text", "journal", "json"],
+        default: "auto",
+        summary: "how lines are written to standard error",
+      },
+      {
+        name: "log-level",
+        placeholder: "LEVEL",
+        choices: ["debug", "info", "warning", "error"],
+        default: "info",
+        summary: "what is written at least",
+      },
+    ],
+    details: [
+      "Locks do not depend on it: it may be stopped, killed or replaced at any time, and guests go on. A lock that is lost is taken again when nobody had it since; otherwise what the guest was started with decides (--on-lock-failure). SIGHUP: read the configuration anew. SIGTERM: end.",
+    ],
+    run: daemon,
   },
   {
     name: "completion",

@@ -11,6 +11,10 @@ export interface CliContext {
   hostName: string;
   /** Whether results go to a terminal that may have colours. */
   colours: "wanted" | "unwanted";
+  /** The same of standard error. */
+  errorColours: "wanted" | "unwanted";
+  /** Lines of a log, to standard error as they are. */
+  writeError(text: string): void;
 }
 
 /** The context of the real process. */
@@ -22,6 +26,10 @@ export function processContext(): CliContext {
     effectiveUid: Deno.uid() ?? 0,
     hostName: Deno.hostname(),
     colours: Deno.stdout.isTerminal() && !Deno.noColor ? "wanted" : "unwanted",
+    get errorColours() {
+      return Deno.stderr.isTerminal() && !Deno.noColor ? "wanted" as const : "unwanted" as const;
+    },
+    writeError: tell,
   };
 }
 

@@ -1,5 +1,6 @@
 import { LockvisorError } from "../errors.ts";
 import { type Life, lifeOf } from "../process/process_identity.ts";
+import { isUuid, normaliseUuid } from "../identity/key.ts";
 import type { GuestRecord } from "./guest_record.ts";
 import type { GuestStore, RecordEntry } from "./guest_store.ts";
 
@@ -19,11 +20,10 @@ export function findGuest(store: GuestStore, nameOrUuid: string): GuestRecord {
 
 /** As {@linkcode findGuest}, but undefined when there is no such guest. @throws {LockvisorError} `data` */
 export function findGuestIfKnown(store: GuestStore, nameOrUuid: string): GuestRecord | undefined {
-  const uuid = nameOrUuid.toLowerCase();
-  const entries = store.list();
-  const byUuid = entries.find((entry) => uuidOf(entry) === uuid);
+  if (store.presence() === "absent") return undefined;
+  const byUuid = isUuid(nameOrUuid) ? store.read(normaliseUuid(nameOrUuid)) : undefined;
   if (byUuid !== undefined) return intact(byUuid);
-  const records = entries.flatMap((entry) => entry.kind === "record" ? [entry.record] : []);
+  const records = store.list().flatMap((entry) => entry.kind === "record" ? [entry.record] : []);
   return chooseGuest(nameOrUuid, records, ({ carriers }) => lifeOf(carriers[0]));
 }
 
@@ -41,10 +41,6 @@ export function findLivingGuest(store: GuestStore, nameOrUuid: string): GuestRec
     `guest "${record.name}" (uuid ${record.uuid}) has ended: its process ${pid} is gone; if it only forked, run: lockvisor attach`,
     { details: { guest: { uuid: record.uuid, name: record.name, pid } } },
   );
-}
-
-function uuidOf(entry: RecordEntry): string {
-  return entry.kind === "record" ? entry.record.uuid : entry.uuid;
 }
 
 function intact(entry: RecordEntry): GuestRecord {

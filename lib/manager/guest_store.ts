@@ -47,11 +47,7 @@ export class GuestStore {
 
   /** The UUIDs of all guests that have a record, in order. @throws {LockvisorError} as {@linkcode list} */
   uuids(): string[] {
-    for (const directory of [this.runtimeDir, this.directory]) {
-      const status = directoryStatus("runtime directory", directory);
-      if (status === undefined) return [];
-      refuseUnsafeDirectory("runtime directory", directory, status, this.#effectiveUid);
-    }
+    if (this.presence() === "absent") return [];
     let names: string[];
     try {
       names = Array.from(Deno.readDirSync(this.directory), (entry) => entry.name);
@@ -60,6 +56,16 @@ export class GuestStore {
       throw fileError(`read the directory ${this.directory}`, error);
     }
     return names.flatMap((name) => /^([0-9a-f-]{36})\.json$/.exec(name)?.[1] ?? []).sort();
+  }
+
+  /** Whether there is a place for records. @throws {LockvisorError} as {@linkcode list} */
+  presence(): "present" | "absent" {
+    for (const directory of [this.runtimeDir, this.directory]) {
+      const status = directoryStatus("runtime directory", directory);
+      if (status === undefined) return "absent";
+      refuseUnsafeDirectory("runtime directory", directory, status, this.#effectiveUid);
+    }
+    return "present";
   }
 
   /** One guest's record, or undefined when there is none. */

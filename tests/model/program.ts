@@ -19,6 +19,8 @@ export const inProcess: Program = async (args, environment) => {
     effectiveUid: Deno.uid() ?? 0,
     hostName: Deno.hostname(),
     colours: "unwanted",
+    errorColours: "unwanted",
+    writeError: () => {},
   };
   try {
     return { code: await runProgram(args, context), ...output };

@@ -1,0 +1,315 @@
+import type { AgentSettings } from "../config/agent_settings.ts";
+import type { Driver } from "../driver/contract.ts";
+import { LockvisorError } from "../errors.ts";
+import type { SettledGuest } from "../host_lock.ts";
+import type { HostSession } from "../host_session.ts";
+import type { GuestRecord } from "../manager/guest_record.ts";
+import { EndWatch } from "../process/end_watch.ts";
+import { Audit, type AuditReport } from "./audit.ts";
+import { AuditTail } from "./audit_tail.ts";
+import { CurrentSession } from "./current_session.ts";
+import { EndingGuests } from "./ending_guests.ts";
+import type { Happening } from "./event.ts";
+import { EventLog } from "./event_log.ts";
+import { GuestWatch } from "./guest_watch.ts";
+import { DOUBT_ALL } from "./lock_doubts.ts";
+import { RecordWatch } from "./record_watch.ts";
+import { Turns } from "./turns.ts";
+
+/** What the agent works with. */
+export interface AgentOptions {
+  openSession: () => HostSession;
+  settings: Pick<AgentSettings, "auditIntervalMs">;
+  /** Told of each look at all locks, with how long it took in milliseconds. */
+  audited?: (report: AuditReport, tookMs: number) => void;
+}
+
+/** Records that change at the same time are looked at together. */
+const GATHER_MS = 5;
+
+/**
+ * Watches the guests of this host: who starts, who ends, who loses a lock. Locks do not depend on it: it can be killed
+ * and started again at any time.
+ */
+export class Agent {
+  readonly events: EventLog;
+  readonly turns = new Turns();
+  readonly #sessions: CurrentSession;
+  #settings: AgentOptions["settings"];
+  readonly #audited: NonNullable<AgentOptions["audited"]>;
+  readonly #guests: GuestWatch;
+  readonly #ending: EndingGuests;
+  readonly #audit: Audit;
+  readonly #records: RecordWatch;
+  #tail: AuditTail;
+  #drivers = new Map<string, Driver>();
+  #driversOf: HostSession | undefined;
+  #watcher: Deno.FsWatcher | undefined;
+  #lookDue: ReturnType<typeof setTimeout> | undefined;
+  #auditDue: ReturnType<typeof setTimeout> | undefined;
+  #auditing: Promise<void> | undefined;
+  #auditAgain = false;
+  /** Guests that live and whose records are gone. */
+  readonly #unrecorded = new Set<string>();
+  #lastAuditMs = performance.now();
+  #ended = false;
+
+  constructor({ openSession, settings, audited = () => {} }: AgentOptions) {
+    this.#sessions = new CurrentSession(openSession);
+    this.#settings = settings;
+    this.#audited = audited;
+    this.events = new EventLog(Date.now().toString(36));
+    const { store, config } = this.session;
+    this.#records = new RecordWatch(store);
+    this.#tail = new AuditTail(config.lockspace.path);
+    this.#guests = new GuestWatch(new EndWatch(), {
+      tell: (happening) => this.tell(happening),
+      processEnded: (record) => this.#ending.add(record),
+      holderEnded: () => this.auditSoon(),
+      recordLost: (uuid) => {
+        this.#unrecorded.add(uuid);
+        this.auditSoon();
+      },
+    });
+    this.#ending = new EndingGuests({
+      store,
+      driverOf: (plugin) => this.#drivers.get(plugin),
+      ended: (record) => this.#guests.ended(record),
+      undecided: (records) => this.#follow(records),
+    });
+    const session = () => this.session;
+    this.#audit = new Audit({
+      host: {
+        get store() {
+          return session().store;
+        },
+        get plugins() {
+          return session().plugins;
+        },
+        get config() {
+          return session().config;
+        },
+      },
+      records: () => this.#guests.records(),
+      driverOf: (plugin) => this.#drivers.get(plugin),
+      doubts: DOUBT_ALL,
+      tell: (happening) => this.tell(happening),
+    });
+  }
+
+  /** The session in force. */
+  get session(): HostSession {
+    return this.#sessions.get();
+  }
+
+  /** The records of the guests that run, as they were seen last. */
+  get records(): GuestRecord[] {
+    return this.#guests.records();
+  }
+
+  /** Guests that run without a lock that they should have. */
+  get bereft(): number {
+    return this.#audit.lost;
+  }
+
+  /** Whether looks at the locks end as often as they should. */
+  get health(): "well" | "late" {
+    const late = 4 * this.#settings.auditIntervalMs + LATE_MS;
+    return performance.now() - this.#lastAuditMs < late ? "well" : "late";
+  }
+
+  /** Tells everybody who listens. */
+  tell(happening: Happening): void {
+    this.events.tell(happening);
+  }
+
+  /** Finds all guests of this host and begins to watch them. @throws {LockvisorError} when records cannot be kept */
+  async start(): Promise<void> {
+    const { store, config } = this.session;
+    store.prepare(config.effectiveUid);
+    await this.#loadDrivers();
+    await this.#attachAll();
+    this.#look();
+    this.#watchRecords();
+    this.#lastAuditMs = performance.now();
+    this.#auditLater(this.#settings.auditIntervalMs);
+  }
+
+  /** Stops watching. Guests and their locks stay as they are. */
+  async end(): Promise<void> {
+    this.#ended = true;
+    clearTimeout(this.#lookDue);
+    clearTimeout(this.#auditDue);
+    this.#watcher?.close();
+    await this.#auditing;
+  }
+
+  /** Goes on with other settings, and looks at all guests with them. The directory of the records stays. */
+  async reload({ openSession, settings }: Pick<AgentOptions, "openSession" | "settings">): Promise<void> {
+    this.#sessions.renew(openSession);
+    this.#settings = settings;
+    this.#tail = new AuditTail(this.session.config.lockspace.path);
+    await this.#loadDrivers();
+    await this.#attachAll();
+    this.#look();
+    if (this.#auditing === undefined) this.#auditLater(settings.auditIntervalMs);
+  }
+
+  /** Looks at the records at once: an operation has just changed them. */
+  look(): void {
+    this.#look();
+  }
+
+  /** Has all locks looked at as soon as possible. */
+  auditSoon(): void {
+    if (this.#auditing !== undefined) this.#auditAgain = true;
+    else this.#auditLater(0);
+  }
+
+  /** Attaches guests as the command `attach` does, and tells what was. */
+  async attach(which: ReadonlySet<string> | "all"): Promise<SettledGuest[]> {
+    await this.#loadDrivers();
+    const guests = await this.#audit.attach(which);
+    this.#look();
+    return guests;
+  }
+
+  async #attachAll(): Promise<void> {
+    try {
+      await this.#audit.attach("all");
+    } catch (error) {
+      if (!(error instanceof LockvisorError)) throw error;
+      // A lockspace that is cut off must not keep the agent from watching: it is tried again with each audit.
+      this.tell({ type: "problem", message: `guests cannot be attached now: ${error.message}` });
+    }
+  }
+
+  async #loadDrivers(): Promise<void> {
+    const { session } = this;
+    const names = new Set(
+      this.#records.entries().flatMap((entry) => entry.kind === "record" ? [entry.record.plugin] : []),
+    );
+    if (this.#driversOf === session && [...names].every((name) => this.#known.has(name))) return;
+    const { drivers, missing } = await session.plugins.inUse(session.store.list());
+    for (const [name, reason] of missing) {
+      if (!this.#known.has(name)) {
+        this.tell({ type: "problem", message: `guests of plugin ${name}: ${reason}` });
+      }
+    }
+    this.#known = new Set([...drivers.keys(), ...missing.keys()]);
+    this.#drivers = drivers;
+    this.#driversOf = session;
+  }
+
+  #known = new Set<string>();
+
+  #look(): void {
+    try {
+      const { changed, gone } = this.#records.look();
+      this.#guests.changed(changed);
+      this.#guests.gone(gone);
+      if (this.#guests.records().some(({ plugin }) => !this.#known.has(plugin))) this.auditSoon();
+    } catch (error) {
+      if (!(error instanceof LockvisorError)) throw error;
+      this.tell({ type: "problem", message: error.message });
+    }
+  }
+
+  /** A hint only: each audit looks as well. */
+  #watchRecords(): void {
+    this.#watcher?.close();
+    let watcher: Deno.FsWatcher;
+    try {
+      watcher = Deno.watchFs(this.session.store.directory, { recursive: false });
+    } catch {
+      this.#watcher = undefined;
+      return;
+    }
+    this.#watcher = watcher;
+    void (async () => {
+      for await (const { paths } of watcher) {
+        if (paths.some((path) => path.endsWith(".json"))) this.#lookSoon();
+      }
+    })();
+  }
+
+  #lookSoon(): void {
+    this.#lookDue ??= setTimeout(() => {
+      this.#lookDue = undefined;
+      this.#look();
+    }, GATHER_MS);
+  }
+
+  #auditLater(afterMs: number): void {
+    clearTimeout(this.#auditDue);
+    if (this.#ended) return;
+    this.#auditDue = setTimeout(() => {
+      this.#auditing = this.#auditNow().finally(() => {
+        this.#auditing = undefined;
+        this.#auditLater(this.#auditAgain ? 0 : this.#settings.auditIntervalMs);
+        this.#auditAgain = false;
+      });
+    }, afterMs);
+  }
+
+  async #auditNow(): Promise<void> {
+    const begun = performance.now();
+    try {
+      await this.#loadDrivers();
+      this.#look();
+      this.#keepWatching();
+      for (const broken of this.#tail.look()) this.tell(broken);
+      if (this.#unrecorded.size > 0) await this.attach(this.#takeUnrecorded());
+      const report = await this.#audit.run();
+      if (report.examined > 0) this.#look();
+      this.#audited(report, performance.now() - begun);
+    } catch (error) {
+      if (!(error instanceof LockvisorError)) throw error;
+      this.tell({ type: "problem", message: `locks cannot be looked at: ${error.message}` });
+    }
+    this.#lastAuditMs = performance.now();
+  }
+
+  #takeUnrecorded(): Set<string> {
+    const uuids = new Set(this.#unrecorded);
+    this.#unrecorded.clear();
+    return uuids;
+  }
+
+  /** A directory that was removed and made again is another one for the kernel. */
+  #keepWatching(): void {
+    const inode = inodeOf(this.session.store.directory);
+    if (this.#watcher !== undefined && inode === this.#watchedInode) return;
+    this.#watchedInode = inode;
+    this.#watchRecords();
+  }
+
+  #watchedInode: number | null | undefined;
+
+  /** Guests whose processes have ended while somebody has their leases: they may have forked. */
+  async #follow(records: readonly GuestRecord[]): Promise<void> {
+    const uuids = new Set(records.map(({ uuid }) => uuid));
+    try {
+      await this.attach(uuids);
+    } catch (error) {
+      if (!(error instanceof LockvisorError)) throw error;
+      this.tell({ type: "problem", message: error.message });
+    }
+    for (const record of records) {
+      const entry = this.session.store.read(record.uuid);
+      if (entry === undefined) this.#guests.ended(record);
+      else this.#guests.livesOn(record.uuid);
+    }
+  }
+}
+
+/** A busy host may take so long, in milliseconds, beside the time between two looks. */
+const LATE_MS = 10_000;
+
+function inodeOf(path: string): number | null {
+  try {
+    return Deno.statSync(path).ino;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,229 @@
+import { parseDuration } from "../../config/duration.ts";
+import type { Access } from "../../access.ts";
+import { processPause, processResume, resourcesAttach, resourcesDetach } from "../../domain_lock.ts";
+import { LockvisorError } from "../../errors.ts";
+import { stopKnownGuest } from "../../guest_stop.ts";
+import { checkResources, hostStatus, inspectResource, resolveOnHost } from "../../host_lock.ts";
+import type { HostSession } from "../../host_session.ts";
+import type { ResourceSpec } from "../../identity/resource.ts";
+import { checkLeaseName, parseLease } from "../../identity/specification.ts";
+import { chooseGuest, findGuestIfKnown, findLivingGuest } from "../../manager/find_guest.ts";
+import type { GuestRecord } from "../../manager/guest_record.ts";
+import { lifeOf } from "../../process/process_identity.ts";
+import { DEFAULT_DRIVER } from "../../manager/registry.ts";
+import {
+  attachResult,
+  checkResult,
+  guestResult,
+  hotplugResult,
+  inspectionResult,
+  pauseResult,
+  stopResult,
+} from "../../report/results.ts";
+import type { Agent } from "../agent.ts";
+import { eventGuest, eventResource, resourcesText } from "../record_changes.ts";
+import { NotThere } from "./api_error.ts";
+
+/** Disks and leases as a body names them. */
+export interface ResourcesBody {
+  disks?: { path: string; access?: Access | undefined }[] | undefined;
+  leases?: { lockspace: string; key: string; access?: Access | undefined }[] | undefined;
+}
+
+/** All guests, as `status --json` shows them. */
+export async function listGuests({ session }: Agent) {
+  const host = await hostStatus(session);
+  if (host.fault !== undefined && host.guests.length === 0) throw host.fault;
+  return { guests: host.guests.map(guestResult), ...host.fault?.toJSON() };
+}
+
+/** One guest, by name or UUID. */
+export async function showGuest(agent: Agent, nameOrUuid: string) {
+  const record = known(agent, nameOrUuid);
+  const { guests: [found], fault } = await hostStatus(agent.session, [{ kind: "record", record }]);
+  if (fault !== undefined) throw fault;
+  if (found === undefined) throw unknown(nameOrUuid); // it has ended
+  return guestResult(found);
+}
+
+/** Who has a disk or a lease, as `inspect --json` shows it. */
+export async function inspectLocks(
+  { session }: Agent,
+  { disk, lease }: { disk?: string | undefined; lease?: string | undefined },
+) {
+  const spec: ResourceSpec = disk === undefined
+    ? parseLease(lease!)
+    : { type: "disk", name: absoluteDisk(disk), access: "exclusive" };
+  const resource = resolveOnHost(session, spec);
+  return inspectionResult(resource, await inspectResource(session, DEFAULT_DRIVER, resource));
+}
+
+/** Whether all would be granted now. */
+export async function checkLocks({ session }: Agent, body: ResourcesBody) {
+  const resources = specsOf(body).map((spec) => resolveOnHost(session, spec));
+  return checkResult(await checkResources(session, DEFAULT_DRIVER, resources));
+}
+
+/** Locks for a guest that runs, before a hotplug: all or none. */
+export function acquire(agent: Agent, guest: string, body: ResourcesBody) {
+  const specs = specsOf(body);
+  return onGuest(agent, guest, async (session, record) => {
+    const report = await resourcesAttach(await session.domainLock(record), record, specs);
+    return hotplugResult(report);
+  }, specs);
+}
+
+/** Gives locks up after an unplug. */
+export function release(agent: Agent, guest: string, body: ResourcesBody) {
+  const specs = specsOf(body);
+  return onGuest(agent, guest, async (session, record) => {
+    const report = await resourcesDetach(await session.domainLock(record), record, specs);
+    return hotplugResult(report);
+  });
+}
+
+/** Pauses a guest, which keeps its locks unless it is told to give them up. */
+export function pause(agent: Agent, guest: string, { release = false }: { release?: boolean | undefined }) {
+  return onGuest(agent, guest, async (session, record) => {
+    const locks = release ? "released" : "kept";
+    const paused = await processPause(await session.domainLock(record), record, locks);
+    return pauseResult(paused.record, paused.state);
+  });
+}
+
+/** Takes back what was given up, then lets the guest run on. */
+export function resume(
+  agent: Agent,
+  guest: string,
+  { acceptChanges = false }: { acceptChanges?: boolean | undefined },
+) {
+  return onGuest(agent, guest, async (session, record) => {
+    const changes = acceptChanges ? "accept" : "refuse";
+    const resumed = await processResume(await session.domainLock(record), record, { changes });
+    return pauseResult(resumed, null);
+  });
+}
+
+/** Ends a guest and proves that its locks are free. */
+export function stop(
+  agent: Agent,
+  guest: string,
+  { powerdown = false, timeout = "30s", killAfter = "10s" }: {
+    powerdown?: boolean | undefined;
+    timeout?: string | undefined;
+    killAfter?: string | undefined;
+  },
+) {
+  const manner = {
+    timeoutMs: parseDuration("timeout", timeout),
+    killAfterMs: parseDuration("killAfter", killAfter),
+    manner: powerdown ? "power-down" : "quit",
+  } as const;
+  const { session } = agent;
+  return inTurn(agent, guest, async () => {
+    const warn = (line: string) => agent.tell({ type: "problem", message: `guest "${guest}": ${line}` });
+    return stopResult(await stopKnownGuest(session, guest, { manner, warn }));
+  });
+}
+
+/** Compares a guest, or all guests, with the kernel, and mends what can be mended. */
+export async function attach(agent: Agent, guest: string | undefined) {
+  if (guest === undefined) return attachResult(await agent.attach("all"));
+  const { uuid } = known(agent, guest);
+  return attachResult(await agent.attach(new Set([uuid])));
+}
+
+/**
+ * Does something to a guest that runs, when it is its turn. A refusal is an event: nobody else would hear of it.
+ * @param wanted what it asks for, for the event
+ */
+async function onGuest<Result>(
+  agent: Agent,
+  nameOrUuid: string,
+  operation: (session: HostSession, record: GuestRecord) => Promise<Result>,
+  wanted: readonly ResourceSpec[] = [],
+): Promise<Result> {
+  const { session } = agent;
+  const { uuid } = known(agent, nameOrUuid);
+  return await inTurn(agent, uuid, async () => {
+    const record = findLivingGuest(session.store, uuid);
+    try {
+      return await operation(session, record);
+    } catch (error) {
+      if (error instanceof LockvisorError && error.code === "locked") {
+        tellRefusal(agent, record, { error, wanted });
+      }
+      throw error;
+    }
+  });
+}
+
+async function inTurn<Result>(
+  agent: Agent,
+  guest: string,
+  operation: () => Promise<Result>,
+): Promise<Result> {
+  try {
+    return await agent.turns.of(guest, operation);
+  } finally {
+    agent.look();
+  }
+}
+
+function tellRefusal(
+  agent: Agent,
+  record: GuestRecord,
+  { error, wanted }: { error: LockvisorError; wanted: readonly ResourceSpec[] },
+): void {
+  const { holder, resource } = error.details as {
+    holder?: ReturnType<Agent["events"]["tell"]>["holder"];
+    resource?: ResourceSpec;
+  };
+  const resources = (resource === undefined ? wanted : [resource]).map(eventResource);
+  agent.tell({
+    type: "lock-refused",
+    guest: eventGuest(record),
+    resources,
+    holder: holder ?? null,
+    message: `guest "${record.name}" was refused ${
+      resources.length === 0 ? "its locks" : resourcesText(resources)
+    }: ${error.message}`,
+  });
+}
+
+/**
+ * The record of a guest, whether it lives or not: as it was seen last, or else as it stands in the records.
+ * @throws {NotThere} when there is none
+ */
+function known(agent: Agent, nameOrUuid: string): GuestRecord {
+  agent.look();
+  const seen = chooseGuest(nameOrUuid, agent.records, ({ carriers }) => lifeOf(carriers[0]));
+  const record = seen ?? findGuestIfKnown(agent.session.store, nameOrUuid);
+  if (record === undefined) throw unknown(nameOrUuid);
+  return record;
+}
+
+function unknown(nameOrUuid: string): NotThere {
+  return new NotThere("data", `no guest "${nameOrUuid}" runs on this host; see: GET /v1/guests`);
+}
+
+function specsOf({ disks = [], leases = [] }: ResourcesBody): ResourceSpec[] {
+  return [
+    ...disks.map(({ path, access = "exclusive" }) =>
+      ({ type: "disk", name: absoluteDisk(path), access }) as const
+    ),
+    ...leases.map(({ lockspace, key, access = "exclusive" }) => {
+      const name = `${lockspace}:${key}`;
+      checkLeaseName(name);
+      return { type: "lease", name, access } as const;
+    }),
+  ];
+}
+
+/** The agent has a directory of its own, from which no client means a path. */
+function absoluteDisk(path: string): string {
+  if (path.startsWith("/") || /^[a-z][a-z0-9+.-]*:/i.test(path) && !/^(file|host_\w+):[^/]/.test(path)) {
+    return path;
+  }
+  throw new LockvisorError("data", `disk "${path}": the agent needs an absolute path, or a URI`);
+}
