@@ -16,6 +16,7 @@ import type {
   Inspection,
   Known,
   LockEvidence,
+  LockWatch,
   NotedGuest,
   PlugOutcome,
   Refusal,
@@ -262,6 +263,11 @@ class SyncManager implements Driver {
         hostId: this.#config.host.id,
       })
     );
+  }
+
+  async watchLocks(): Promise<LockWatch> {
+    const { LockspaceWatch } = await import("../lib/lockspace/lockspace_watch.ts");
+    return new LockspaceWatch(this.#openLockspace());
   }
 
   async regain(running: RunningGuest, keys: readonly string[]): Promise<RegainOutcome> {

@@ -51,6 +51,7 @@ export function completeDriver(plugin: Declared, own: PartialDriver): Driver {
     keysOf: told("keysOf", () => []),
     ...(own.regain === undefined ? {} : { regain: own.regain.bind(own) }),
     ...(own.discard === undefined ? {} : { discard: own.discard.bind(own) }),
+    ...(own.watchLocks === undefined ? {} : { watchLocks: own.watchLocks.bind(own) }),
   };
 }
 

@@ -1,0 +1,65 @@
+import type { LockDoubt, LockWatch, WatchedGuest } from "../driver/contract.ts";
+import { LockTable } from "../process/lock_table.ts";
+import { doubtsOf } from "./lock_doubts.ts";
+import { isSameProof, type LockProof, type ProofContext, proveLocks } from "./lock_proof.ts";
+import type { Lockspace } from "./lockspace.ts";
+import { LockspaceNames } from "./lockspace_names.ts";
+
+/**
+ * The first look at the guests of a lockspace. A pass in which nothing has changed is one reading of the kernel's table
+ * of locks and one status of the lockspace. Where the kernel shows no locks of the filesystem, the names are all that
+ * it can tell, and nobody is vouched for.
+ */
+export class LockspaceWatch implements LockWatch {
+  readonly #lockspace: Lockspace;
+  readonly #names: LockspaceNames;
+  readonly #table = new LockTable();
+  readonly #proofs = new Map<string, LockProof>();
+
+  constructor(lockspace: Lockspace) {
+    this.#lockspace = lockspace;
+    this.#names = new LockspaceNames(lockspace);
+  }
+
+  async doubts(guests: readonly WatchedGuest[]): Promise<LockDoubt[]> {
+    const watched = new Set(guests.map(({ uuid }) => uuid));
+    for (const uuid of this.#proofs.keys()) if (!watched.has(uuid)) this.#proofs.delete(uuid);
+    const now = await this.#look();
+    const doubts = doubtsOf(guests, this.#proofs, now);
+    return doubts.filter(({ uuid, cause }) => cause !== "lock" || !this.#stillHolds(uuid, now));
+  }
+
+  /**
+   * Looks into the processes of a guest whose locks the table does not have as often as when they were proven. Mostly it
+   * is others who lock and unlock: in a file that the guest shares, or anywhere while the table was read.
+   */
+  #stillHolds(uuid: string, now: ProofContext): boolean {
+    const before = this.#proofs.get(uuid)!;
+    const again = proveLocks(before.guest, now);
+    if ("cause" in again || !isSameProof(before, again)) return false;
+    this.#proofs.set(uuid, again);
+    return true;
+  }
+
+  async confirm(guests: readonly WatchedGuest[]): Promise<LockDoubt[]> {
+    if (guests.length === 0) return [];
+    const now = await this.#look();
+    return guests.flatMap((guest) => {
+      const result = proveLocks(guest, now);
+      if ("cause" in result) {
+        this.#proofs.delete(guest.uuid);
+        return [result];
+      }
+      this.#proofs.set(guest.uuid, result);
+      return [];
+    });
+  }
+
+  async #look(): Promise<ProofContext> {
+    await this.#names.begin();
+    return {
+      table: this.#lockspace.evidence === "shown" ? this.#table.read() : "hidden",
+      leadsTo: (name) => this.#names.leadsTo(name),
+    };
+  }
+}
