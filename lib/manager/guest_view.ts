@@ -3,6 +3,7 @@ import type { Driver, Known, LockEvidence, ResourceType } from "../driver/contra
 import { LockvisorError } from "../errors.ts";
 import type { Life } from "../process/process_identity.ts";
 import { lifeOf } from "../process/process_identity.ts";
+import { damagedRecord } from "./find_guest.ts";
 import type { GuestRecord, GuestState } from "./guest_record.ts";
 import type { GuestStore, RecordEntry } from "./guest_store.ts";
 import { heldByKey } from "./lost_locks.ts";
@@ -34,6 +35,14 @@ export interface HostView {
   damaged: Extract<RecordEntry, { kind: "damaged" }>[];
   /** Why locks could not be asked for; they are unknown then. */
   fault?: LockvisorError;
+}
+
+/** Why not all is known of a host's guests, as one error. */
+export function faultOfHost({ fault, damaged: [first, ...others] }: HostView): LockvisorError | undefined {
+  if (fault !== undefined || first === undefined) return fault;
+  const error = damagedRecord(first);
+  if (others.length === 0) return error;
+  return new LockvisorError("data", `${error.message} (and ${others.length} more)`);
 }
 
 /** What to do with a record: keep it, or drop it since neither its process lives nor its own lease is held. */

@@ -169,7 +169,8 @@ function notAllowed(method: string, path: string, allowed: readonly string[]): H
     body: string;
     headers: Record<string, string>;
   };
-  return { status, body, headers: { ...headers, allow: allowed.join(", ") } };
+  const methods = allowed.flatMap((each) => each === "GET" ? ["GET", "HEAD"] : each);
+  return { status, body, headers: { ...headers, allow: methods.join(", ") } };
 }
 
 function failed(code: "usage" | "permission", message: string, status: number): HttpResponse {

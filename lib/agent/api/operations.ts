@@ -5,16 +5,20 @@ import { LockvisorError } from "../../errors.ts";
 import { stopKnownGuest } from "../../guest_stop.ts";
 import { checkResources, hostStatus, inspectResource, resolveOnHost } from "../../host_lock.ts";
 import type { HostSession } from "../../host_session.ts";
+import { diskPath } from "../../identity/disk_facts.ts";
+import { isNetworkDisk } from "../../identity/network_disk.ts";
 import type { ResourceSpec } from "../../identity/resource.ts";
-import { checkLeaseName, parseLease } from "../../identity/specification.ts";
+import { checkLeaseName } from "../../identity/specification.ts";
 import { chooseGuest, findGuestIfKnown, findLivingGuest } from "../../manager/find_guest.ts";
 import type { GuestRecord } from "../../manager/guest_record.ts";
+import { faultOfHost } from "../../manager/guest_view.ts";
 import { lifeOf } from "../../process/process_identity.ts";
 import { DEFAULT_DRIVER } from "../../manager/registry.ts";
 import {
   attachResult,
   checkResult,
   guestResult,
+  guestsResult,
   hotplugResult,
   inspectionResult,
   pauseResult,
@@ -34,7 +38,7 @@ export interface ResourcesBody {
 export async function listGuests({ session }: Agent) {
   const host = await hostStatus(session);
   if (host.fault !== undefined && host.guests.length === 0) throw host.fault;
-  return { guests: host.guests.map(guestResult), ...host.fault?.toJSON() };
+  return guestsResult(host.guests, faultOfHost(host));
 }
 
 /** One guest, by name or UUID. */
@@ -51,10 +55,13 @@ export async function inspectLocks(
   { session }: Agent,
   { disk, lease }: { disk?: string | undefined; lease?: string | undefined },
 ) {
-  const spec: ResourceSpec = disk === undefined
-    ? parseLease(lease!)
-    : { type: "disk", name: absoluteDisk(disk), access: "exclusive" };
-  const resource = resolveOnHost(session, spec);
+  const spec = { access: "exclusive" } as const;
+  const resource = resolveOnHost(
+    session,
+    disk === undefined
+      ? { ...spec, type: "lease", name: lease! }
+      : { ...spec, type: "disk", name: absoluteDisk(disk) },
+  );
   return inspectionResult(resource, await inspectResource(session, DEFAULT_DRIVER, resource));
 }
 
@@ -222,8 +229,6 @@ function specsOf({ disks = [], leases = [] }: ResourcesBody): ResourceSpec[] {
 
 /** The agent has a directory of its own, from which no client means a path. */
 function absoluteDisk(path: string): string {
-  if (path.startsWith("/") || /^[a-z][a-z0-9+.-]*:/i.test(path) && !/^(file|host_\w+):[^/]/.test(path)) {
-    return path;
-  }
+  if (isNetworkDisk(path) || diskPath(path).startsWith("/")) return path;
   throw new LockvisorError("data", `disk "${path}": the agent needs an absolute path, or a URI`);
 }
