@@ -26,6 +26,7 @@ import {
 } from "../../report/results.ts";
 import type { Agent } from "../agent.ts";
 import { eventGuest, eventResource, resourcesText } from "../record_changes.ts";
+import type { Turns } from "../turns.ts";
 import { NotThere } from "./api_error.ts";
 
 /** Disks and leases as a body names them. */
@@ -126,10 +127,9 @@ export function stop(
     killAfterMs: parseDuration("killAfter", killAfter),
     manner: powerdown ? "power-down" : "quit",
   } as const;
-  const { session } = agent;
-  return inTurn(agent, guest, async () => {
+  return inTurn(agent, { turns: agent.stops, guest }, async () => {
     const warn = (line: string) => agent.tell({ type: "problem", message: `guest "${guest}": ${line}` });
-    return stopResult(await stopKnownGuest(session, guest, { manner, warn }));
+    return stopResult(await stopKnownGuest(agent.session, guest, { manner, warn }));
   });
 }
 
@@ -150,9 +150,9 @@ async function onGuest<Result>(
   operation: (session: HostSession, record: GuestRecord) => Promise<Result>,
   wanted: readonly ResourceSpec[] = [],
 ): Promise<Result> {
-  const { session } = agent;
   const { uuid } = known(agent, nameOrUuid);
-  return await inTurn(agent, uuid, async () => {
+  return await inTurn(agent, { turns: agent.changes, guest: uuid }, async () => {
+    const { session } = agent;
     const record = findLivingGuest(session.store, uuid);
     try {
       return await operation(session, record);
@@ -167,11 +167,11 @@ async function onGuest<Result>(
 
 async function inTurn<Result>(
   agent: Agent,
-  guest: string,
+  { turns, guest }: { turns: Turns; guest: string },
   operation: () => Promise<Result>,
 ): Promise<Result> {
   try {
-    return await agent.turns.of(guest, operation);
+    return await turns.of(guest, operation);
   } finally {
     agent.look();
   }
