@@ -22,6 +22,8 @@ export class EventLog {
   readonly #epoch: string;
   readonly #kept: AgentEvent[] = [];
   readonly #listeners = new Set<(event: AgentEvent) => void>();
+  readonly #readers = new Set<Reader>();
+  #ending: (() => void) | undefined;
   #count = 0;
 
   /** @param epoch tells this agent's events from those of an earlier one: its start, say */
@@ -44,19 +46,33 @@ export class EventLog {
     return () => this.#listeners.delete(listener);
   }
 
+  /** Ends all readers as soon as they have read what was told. Resolves then, or when that takes too long. */
+  async end(graceMs: number): Promise<void> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const ended = new Promise<void>((resolve) => {
+      this.#ending = resolve;
+      timer = setTimeout(resolve, graceMs);
+    });
+    if (this.#readers.size === 0) this.#ending?.();
+    for (const reader of this.#readers) reader.wake();
+    await ended;
+    clearTimeout(timer);
+  }
+
   /** The last events, the oldest first. */
   last(count: number): AgentEvent[] {
     return count <= 0 ? [] : this.#kept.slice(-count);
   }
 
   /**
-   * Events from a beginning on, without end: all that are told after this call, whenever they are read. Where some are not kept any more, because the reader was away for too long,
-   * was too slow, or knew another life of the agent, an event `events-missed` stands in their place.
+   * Events from a beginning on, until {@linkcode end} is called: all that are told after this call, whenever they are
+   * read. Where some are not kept any more, because the reader was away for too long, was too slow, or knew another life
+   * of the agent, an event `events-missed` stands in their place.
    * @param signal ends it
    */
   follow(beginning: Beginning, signal: AbortSignal): AsyncGenerator<AgentEvent> {
     const reader: Reader = { waiting: this.#since(beginning), missed: 0, wake: () => {} };
-    const stop = this.listen((event) => {
+    const unlisten = this.listen((event) => {
       if (reader.waiting.length >= MOST_WAITING) {
         reader.waiting.shift();
         reader.missed++;
@@ -64,6 +80,12 @@ export class EventLog {
       reader.waiting.push(event);
       reader.wake();
     });
+    this.#readers.add(reader);
+    const stop = () => {
+      unlisten();
+      this.#readers.delete(reader);
+      if (this.#readers.size === 0) this.#ending?.();
+    };
     // Not only where the generator ends: one that was never read has no end.
     signal.addEventListener("abort", () => {
       stop();
@@ -85,6 +107,7 @@ export class EventLog {
         }
         const next = waiting.shift();
         if (next !== undefined) yield next;
+        else if (this.#ending !== undefined) return;
         else await new Promise<void>((resolve) => reader.wake = resolve);
       }
     } finally {
