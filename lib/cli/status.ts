@@ -1,7 +1,8 @@
 import type { Invocation } from "./parse.ts";
 import { exitStatusOf, printable } from "../errors.ts";
 import { hostStatus } from "../host_lock.ts";
-import { chooseGuest, damagedRecord, unknownGuest } from "../manager/find_guest.ts";
+import { unknownGuest } from "../manager/absent_guest.ts";
+import { chooseGuest, damagedRecord } from "../manager/find_guest.ts";
 import { faultOfHost, type HostView, type ObservedGuest } from "../manager/guest_view.ts";
 import { guestsResult } from "../report/results.ts";
 import type { CliContext } from "./context.ts";

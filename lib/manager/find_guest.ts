@@ -1,20 +1,9 @@
-import { type ErrorDetails, LockvisorError } from "../errors.ts";
+import { LockvisorError } from "../errors.ts";
 import { type Life, lifeOf } from "../process/process_identity.ts";
 import { isUuid, normaliseUuid } from "../identity/key.ts";
+import { AbsentGuest, unknownGuest } from "./absent_guest.ts";
 import type { GuestRecord } from "./guest_record.ts";
 import type { GuestStore, RecordEntry } from "./guest_store.ts";
-
-/** A guest that does not run on this host: it has ended, or there never was one of that name. */
-export class AbsentGuest extends LockvisorError {
-  constructor(message: string, details: ErrorDetails = {}) {
-    super("data", message, { details });
-  }
-}
-
-/** Nothing tells of a guest of that name or UUID. */
-export function unknownGuest(nameOrUuid: string): AbsentGuest {
-  return new AbsentGuest(`no guest "${nameOrUuid}" runs on this host; see: lockvisor status`);
-}
 
 /**
  * The record of a guest, by its name or UUID, whether its process lives or has ended (see {@linkcode lifeOf}; a

@@ -1,6 +1,6 @@
 import type { HttpResponse } from "../../http/message.ts";
 import { type ErrorCode, LockvisorError } from "../../errors.ts";
-import { AbsentGuest } from "../../manager/find_guest.ts";
+import { AbsentGuest } from "../../manager/absent_guest.ts";
 
 /** HTTP statuses by error code. What the command line says with an exit status, the agent says with these. */
 const STATUS: Record<ErrorCode, number> = {
