@@ -64,17 +64,20 @@ const TELLING_FILESYSTEMS: ReadonlySet<string> = new Set([
  */
 export class LockspaceNames {
   readonly #lockspace: Lockspace;
+  readonly #clock: () => number;
   readonly #found = new Map<string, FileIdentity | undefined>();
   #trust: DirectoryTrust | undefined;
 
-  constructor(lockspace: Lockspace) {
+  /** @param clock milliseconds of a clock that only goes forward */
+  constructor(lockspace: Lockspace, clock: () => number) {
     this.#lockspace = lockspace;
+    this.#clock = clock;
   }
 
   /** Begins a pass: what is asked from here on is as of now. */
   async begin(): Promise<void> {
     const stamp = await this.#stamp();
-    const trust = stamp === undefined ? undefined : trustAfter(this.#trust, stamp, performance.now());
+    const trust = stamp === undefined ? undefined : trustAfter(this.#trust, stamp, this.#clock());
     if (trust === undefined || trust !== this.#trust) this.#found.clear();
     this.#trust = trust;
   }
