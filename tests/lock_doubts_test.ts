@@ -4,7 +4,7 @@ import type { LockMode } from "../lib/access.ts";
 import type { WatchedGuest } from "../lib/driver/contract.ts";
 import { doubtsOf } from "../lib/lockspace/lock_doubts.ts";
 import type { LockProof, ProofContext } from "../lib/lockspace/lock_proof.ts";
-import { type DirectoryTrust, trustAfter } from "../lib/lockspace/lockspace_names.ts";
+import { type DirectoryTrust, isSameFile, trustAfter } from "../lib/lockspace/lockspace_names.ts";
 import { countFlocks, flockIn } from "../lib/process/lock_table.ts";
 
 const TABLE = `1: FLOCK  ADVISORY  WRITE 26036 fe:00:2154910 0 EOF
@@ -47,6 +47,16 @@ Deno.test("names are remembered only from a time on at which no change could hid
     const since = passes.map(([now, stamp]) => (trust = trustAfter(trust, stamp, now)).namesSince);
     assert.deepEqual(since, expected, JSON.stringify(passes));
   }
+});
+
+Deno.test("a file is told from one of the same inode elsewhere, and from none", () => {
+  const file = { device: 1, inode: 5 };
+  assert.equal(isSameFile(file, { ...file }), true);
+  assert.equal(isSameFile(file, { device: 2, inode: 5 }), false);
+  assert.equal(isSameFile(file, { device: 1, inode: 6 }), false);
+  assert.equal(isSameFile(file, undefined), false);
+  assert.equal(isSameFile(undefined, file), false);
+  assert.equal(isSameFile(undefined, undefined), true);
 });
 
 const KEYS = ["0", "1", "2"].map((digit) => digit.repeat(64));

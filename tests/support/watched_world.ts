@@ -1,3 +1,4 @@
+import assert from "node:assert/strict";
 import type { LockDoubt, WatchedGuest } from "../../lib/driver/contract.ts";
 import { type Lockspace, openLockspace } from "../../lib/lockspace/lockspace.ts";
 import { LockspaceWatch } from "../../lib/lockspace/lockspace_watch.ts";
@@ -12,13 +13,13 @@ const LONG_MS = 60_000;
 /** The guests of a world and a watch on their locks, with a clock of its own. */
 export class WatchedWorld {
   readonly #world: World;
-  readonly #watch: LockspaceWatch;
+  readonly watch: LockspaceWatch;
   #now = 0;
 
   constructor(world: World, otherwise: Partial<Lockspace> = {}) {
     this.#world = world;
     const lockspace = openLockspace({ path: world.lockspace, origin: "configured" }, Deno.uid() ?? 0);
-    this.#watch = new LockspaceWatch({ ...lockspace, ...otherwise }, () => this.#now);
+    this.watch = new LockspaceWatch({ ...lockspace, ...otherwise }, () => this.#now);
   }
 
   /** By name, in ascending order. */
@@ -40,12 +41,12 @@ export class WatchedWorld {
 
   /** Who is in doubt and why, as `name cause`. */
   async doubts(guests = this.records().map(watchedGuest)): Promise<string[]> {
-    return this.#told(await this.#watch.doubts(guests));
+    return this.#told(await this.watch.doubts(guests));
   }
 
   /** Who cannot be confirmed and why. */
   async confirm(guests = this.records().map(watchedGuest)): Promise<string[]> {
-    return this.#told(await this.#watch.confirm(guests));
+    return this.#told(await this.watch.confirm(guests));
   }
 
   /** Passes until the lockspace itself vouches for the names in it. */
@@ -60,4 +61,30 @@ export class WatchedWorld {
     const names = new Map(this.records().map(({ uuid, name }) => [uuid, name]));
     return doubts.map(({ uuid, cause }) => `${names.get(uuid)} ${cause}`).sort();
   }
+}
+
+/** vm1 has a disk for itself, vm2 and vm3 share another one. All of them are confirmed. */
+export async function threeGuests(world: World): Promise<WatchedWorld> {
+  const [own, shared] = [await world.disk("own"), await world.disk("shared")];
+  const start = (name: string, disk: string) =>
+    world.startRunning(["run", "--name", name, "--disk", disk, "--", "sleep", "600"]);
+  await start("vm1", own);
+  for (const name of ["vm2", "vm3"]) await start(name, `${shared},access=readonly`);
+  const watched = new WatchedWorld(world);
+  assert.deepEqual(await watched.doubts(), ["vm1 unproven", "vm2 unproven", "vm3 unproven"]);
+  assert.deepEqual(await watched.confirm(), []);
+  return watched;
+}
+
+/** The lock files of a guest's disk. */
+export function filesOfDisk(world: World, watched: WatchedWorld, name: string): string[] {
+  const { resources } = watched.record(name);
+  return resources.flatMap(({ keys }) =>
+    keys.flatMap((key) => ["a", "b"].map((slot) => `${world.lockspace}/${key}.${slot}`))
+  );
+}
+
+/** A guest's own process. */
+export function pidOf(watched: WatchedWorld, name: string): number {
+  return watched.record(name).carriers[0].pid;
 }
