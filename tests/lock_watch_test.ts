@@ -76,6 +76,13 @@ const CHANGES: Record<string, Change> = {
     doubts: ["vm1 lock"],
     remaining: ["vm1 mode"],
   },
+  "a lock is released and taken again by somebody for the guest": {
+    make: (world, watched) => {
+      const file = filesOfDisk(world, watched, "vm1")[2]!;
+      for (const operation of ["unlock", "exclusive"] as const) steer(pidOf(watched, "vm1"), file, operation);
+    },
+    doubts: ["vm1 lock"],
+  },
   "one of two guests that share a file loses its lock": {
     make: (world, watched) => steer(pidOf(watched, "vm2"), filesOfDisk(world, watched, "vm2")[2]!, "unlock"),
     doubts: ["vm2 lock"],

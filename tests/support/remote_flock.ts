@@ -1,8 +1,14 @@
 import assert from "node:assert/strict";
-import { closeDescriptor, flockDescriptor, pidfdGetfd, pidfdOpen } from "../../lib/libc/pidfd.ts";
+import {
+  closeDescriptor,
+  flockDescriptor,
+  type LockOperation,
+  pidfdGetfd,
+  pidfdOpen,
+} from "../../lib/libc/pidfd.ts";
 
 /** Does something to the flock of a lock file in another process's descriptor, as that process itself could. */
-export function steer(pid: number, file: string, operation: "unlock" | "shared"): void {
+export function steer(pid: number, file: string, operation: LockOperation): void {
   const descriptor = Array.from(Deno.readDirSync(`/proc/${pid}/fd`), ({ name }) => Number(name))
     .find((number) => Deno.readLinkSync(`/proc/${pid}/fd/${number}`) === file);
   const pinned = pidfdOpen(pid);
