@@ -16,9 +16,10 @@ export class LockspaceWatch implements LockWatch {
   readonly #table = new LockTable();
   readonly #proofs = new Map<string, LockProof>();
 
-  constructor(lockspace: Lockspace) {
+  /** @param clock milliseconds of a clock that only goes forward */
+  constructor(lockspace: Lockspace, clock: () => number = () => performance.now()) {
     this.#lockspace = lockspace;
-    this.#names = new LockspaceNames(lockspace);
+    this.#names = new LockspaceNames(lockspace, clock);
   }
 
   async doubts(guests: readonly WatchedGuest[]): Promise<LockDoubt[]> {
