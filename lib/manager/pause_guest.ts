@@ -62,11 +62,11 @@ export async function giveUpLocks(
   // Written before the first lock goes: whoever resumes after a crash takes back what is still held as well.
   let paused = record;
   await driver.giveUp(runningGuest(record), keysToGiveUp(record, record.resources), (givenUp) => {
-    // What an earlier pause wrote stays: a resume that was refused and cut off has found a later generation.
-    const earlier = record.givenUp.filter(({ key }) => givenUp.some((each) => each.key === key));
+    // What an earlier pause wrote stays: a resume that was refused and cut off has found a later generation, and no
+    // carrier of a record that was made again tells of it.
     paused = store.update(record, (current) => ({
       ...settled(current, "paused"),
-      givenUp: [...withGrants(givenUp, earlier)],
+      givenUp: [...withGrants(givenUp, current.givenUp)],
     }));
   });
   failpoint("pause.unnoted");

@@ -134,8 +134,13 @@ function acceptRestored(stage: Stage, model: AccessModel, guest: ModelGuest, rec
   const keysOf = ({ resource }: Wish) => model.names.keysOf(resource);
   const isSameDisk = (one: Wish, other: Wish) =>
     keysOf(one).length === keysOf(other).length && keysOf(one).every((key) => keysOf(other).includes(key));
+  // What is given up is written beside the lease, which keeps it there.
+  const hasLease = model.isHeldBy(guest, model.names.leaseOf(guest.name));
   for (const wish of guest.resources) {
-    if (!model.holds(guest, wish.resource)) continue;
+    const isKnown = keysOf(wish).every((key) =>
+      model.isHeldBy(guest, key) || (hasLease && guest.givenUp.has(key))
+    );
+    if (!isKnown) continue;
     assert.ok(seen.some((each) => isSameDisk(each, wish)), `${wish.resource} of ${guest.name} is forgotten`);
   }
   for (const each of seen) {
@@ -150,7 +155,11 @@ function acceptRestored(stage: Stage, model: AccessModel, guest: ModelGuest, rec
   for (const [key, generation] of givenUp) {
     assert.equal(guest.givenUp.get(key)?.generation, generation, `${key} as ${guest.name} gave it up`);
   }
-  for (const key of [...guest.givenUp.keys()]) if (!givenUp.has(key)) guest.givenUp.delete(key);
+  for (const key of [...guest.givenUp.keys()]) {
+    if (givenUp.has(key)) continue;
+    assert.ok(!hasLease, `${key} is forgotten, which ${guest.name} gave up`);
+    guest.givenUp.delete(key);
+  }
   if (givenUp.size === 0) { for (const carrier of guest.carriers) forgetUnheld(carrier); }
   const pids = new Set(record.carriers.map(({ pid }) => pid));
   guest.carriers = guest.carriers.filter(({ pid }) => pids.has(pid!));

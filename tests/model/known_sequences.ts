@@ -56,6 +56,22 @@ export const KNOWN_SEQUENCES: readonly (readonly Operation[])[] = [
     { kind: "attach" },
     release("A", "cluster:db"),
   ],
+  // A second pause forgot what the first one had given up, if the record had been made again in between.
+  [
+    adopt("A", wish("cluster:db")),
+    { kind: "pause", guest: "A", locks: "released" },
+    { kind: "wipe-and-attach" },
+    { kind: "pause", guest: "A", locks: "released" },
+    { kind: "resume", guest: "A", changes: "refuse" },
+  ],
+  // So did the note of it, and the resource was in no record that was made again.
+  [
+    adopt("A", wish("cluster:db")),
+    { kind: "pause", guest: "A", locks: "released" },
+    { kind: "wipe-and-attach" },
+    { kind: "pause", guest: "A", locks: "released" },
+    { kind: "wipe-and-attach" },
+  ],
 ];
 
 function wish(resource: ResourceName, access: Access = "exclusive"): Wish {
