@@ -29,6 +29,8 @@ export interface ModelCarrier {
   open: Map<Key, Access>;
   /** Those that it has flocked. */
   held: Set<Key>;
+  /** Those of which the guest's record does not tell: it was made again while they were not flocked. */
+  unrecorded: Set<Key>;
 }
 
 /** A guest whose process lives. */

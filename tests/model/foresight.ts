@@ -55,7 +55,14 @@ function carrier(
   plan: ReadonlyMap<Key, Access>,
   pid?: number,
 ): ModelCarrier {
-  return { kind, pid, lives: true, open: new Map(plan), held: new Set(plan.keys()) };
+  return {
+    kind,
+    pid,
+    lives: true,
+    open: new Map(plan),
+    held: new Set(plan.keys()),
+    unrecorded: new Set(),
+  };
 }
 
 /** Adopting a process that is a guest already. */
@@ -122,10 +129,11 @@ export function release(model: AccessModel, name: GuestName, resources: readonly
   const leaving = guest.resources.filter((wish) => meant.some((one) => one?.resource === wish.resource));
   const change = () => {
     const keys = model.keysLeaving(guest, leaving);
-    for (const { open, held } of guest.carriers) {
+    for (const { open, held, unrecorded } of guest.carriers) {
       for (const key of keys) {
         open.delete(key);
         held.delete(key);
+        unrecorded.delete(key);
       }
     }
     for (const key of keys) {
@@ -169,8 +177,14 @@ export function resume(model: AccessModel, name: GuestName, changes: "refuse" | 
   const inTheWay = () => model.conflicts(plan);
   const foresight: Foresight = {};
   if (inTheWay().size > 0) foresight[75] = { says: /is locked by guest "/, inTheWay };
-  const dead = guest.carriers.filter(({ lives }) => !lives);
-  if (dead.some(({ open }) => [...open.keys()].some((key) => guest.givenUp.has(key)))) {
+  const recordedIn = (carriers: readonly ModelCarrier[]) =>
+    new Set(
+      carriers.flatMap(({ open, unrecorded }) => [...open.keys()].filter((key) => !unrecorded.has(key))),
+    );
+  const isRecorded = [...plan.keys()].every((key) => recordedIn(guest.carriers).has(key));
+  const dead = recordedIn(guest.carriers.filter(({ lives }) => !lives));
+  // Where the record does not tell the carriers of all, those that live are asked, and a new one has the rest.
+  if (isRecorded && [...plan.keys()].some((key) => dead.has(key))) {
     foresight[65] = { says: /release and acquire the (disk|lease) anew/ };
   }
   if (Object.keys(foresight).length > 0) return foresight;
@@ -180,14 +194,17 @@ export function resume(model: AccessModel, name: GuestName, changes: "refuse" | 
   }
   const takeBack = () => {
     const uncarried = new Map(plan);
-    for (const { open, held } of guest.carriers) {
-      for (const key of open.keys()) {
+    for (const { lives, open, held, unrecorded } of guest.carriers) {
+      for (const key of [...open.keys()]) {
         if (!plan.has(key)) continue;
-        held.add(key);
-        uncarried.delete(key);
+        unrecorded.delete(key);
+        if (lives) {
+          held.add(key);
+          uncarried.delete(key);
+        } else open.delete(key);
       }
     }
-    // With the records went the holders that held nothing then: a new one carries for them.
+    // With the records went the holders that held nothing then: a new one carries for them, and for those that ended.
     if (uncarried.size > 0) guest.carriers.push(carrier("holder", uncarried));
     model.count(plan, name, guest);
     guest.givenUp.clear();

@@ -72,6 +72,14 @@ export const KNOWN_SEQUENCES: readonly (readonly Operation[])[] = [
     { kind: "pause", guest: "A", locks: "released" },
     { kind: "wipe-and-attach" },
   ],
+  // The end of a holder that no record told to have what was given up kept nobody from taking that back.
+  [
+    adopt("A", wish("cluster:db")),
+    { kind: "pause", guest: "A", locks: "released" },
+    { kind: "wipe-and-attach" },
+    { kind: "kill-holder", guest: "A", which: 0 },
+    { kind: "resume", guest: "A", changes: "refuse" },
+  ],
 ];
 
 function wish(resource: ResourceName, access: Access = "exclusive"): Wish {
