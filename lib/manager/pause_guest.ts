@@ -7,6 +7,7 @@ import { hasMonitor } from "./guest_monitor.ts";
 import { type GuestRecord, settled, withGrants } from "./guest_record.ts";
 import { keysToGiveUp } from "./hotplug_plan.ts";
 import { formatLockState, parseLockState } from "./lock_state.ts";
+import { ownLease } from "./lost_locks.ts";
 import { startProcessors, stopProcessors } from "./processors.ts";
 import { holderText, lockedError } from "./refusal.ts";
 
@@ -117,7 +118,9 @@ export async function finishResuming(
   locked: GuestRecord,
 ): Promise<GuestRecord> {
   try {
-    refuseLostLocks(driver, locked, locked.resources.filter(({ keys }) => keys.length > 0));
+    // Without the lease on itself the guest may have been started a second time.
+    const wanted = [...locked.resources.filter(({ keys }) => keys.length > 0), ...ownLease(locked)];
+    refuseLostLocks(driver, locked, wanted);
     await startProcessors(locked);
   } catch (error) {
     store.update(locked, (current) => settled(current, current.state));

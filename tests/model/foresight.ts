@@ -209,10 +209,13 @@ export function resume(model: AccessModel, name: GuestName, changes: "refuse" | 
     model.count(plan, name, guest);
     guest.givenUp.clear();
   };
-  const stillLost = guest.resources.some(({ resource }) =>
-    model.names.keysOf(resource).some((key) => !plan.has(key) && !model.isHeldBy(guest, key))
-  );
-  if (stillLost) return { 65: { says: /is not locked any more: /, change: takeBack } };
+  const wanted = [
+    model.names.leaseOf(name),
+    ...guest.resources.flatMap(({ resource }) => model.names.keysOf(resource)),
+  ];
+  if (wanted.some((key) => !plan.has(key) && !model.isHeldBy(guest, key))) {
+    return { 65: { says: /is not locked any more: /, change: takeBack } };
+  }
   const change = () => {
     takeBack();
     guest.state = "running";

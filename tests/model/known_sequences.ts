@@ -80,6 +80,15 @@ export const KNOWN_SEQUENCES: readonly (readonly Operation[])[] = [
     { kind: "kill-holder", guest: "A", which: 0 },
     { kind: "resume", guest: "A", changes: "refuse" },
   ],
+  // A guest that had lost the lease on itself was told that it ran on with its locks.
+  [
+    adopt("A"),
+    { kind: "pause", guest: "A", locks: "kept" },
+    { kind: "kill-holder", guest: "A", which: 0 },
+    { kind: "resume", guest: "A", changes: "refuse" },
+    { kind: "attach" },
+    { kind: "resume", guest: "A", changes: "refuse" },
+  ],
 ];
 
 function wish(resource: ResourceName, access: Access = "exclusive"): Wish {
