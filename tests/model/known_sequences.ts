@@ -89,6 +89,14 @@ export const KNOWN_SEQUENCES: readonly (readonly Operation[])[] = [
     { kind: "attach" },
     { kind: "resume", guest: "A", changes: "refuse" },
   ],
+  // Two guests had lost the same disk, and the one that was attached first took it again, so that the other could not.
+  [
+    adopt("A", wish("disk1")),
+    { kind: "kill-holder", guest: "A", which: 0 },
+    adopt("B", wish("disk1", "shared")),
+    { kind: "kill-holder", guest: "B", which: 0 },
+    { kind: "attach" },
+  ],
 ];
 
 function wish(resource: ResourceName, access: Access = "exclusive"): Wish {
