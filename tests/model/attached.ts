@@ -85,7 +85,7 @@ function acceptCarriers(
   }
   for (const { kind, pid, locks } of record.carriers) {
     const carrier = guest.carriers.find((each) => each.pid === pid) ??
-      { kind, pid, lives: true, open: new Map(), held: new Set(), unrecorded: new Set() };
+      { kind, pid, lives: true, open: new Map(), held: new Set() };
     if (!carrier.lives) continue;
     if (!guest.carriers.includes(carrier)) {
       assert.ok(kind === "holder" && lives(pid), `process ${pid} in the record of ${guest.name}`);
@@ -115,7 +115,6 @@ function regain(
   guest.granted.set(key, generation);
   carrier.open.set(key, access);
   carrier.held.add(key);
-  carrier.unrecorded.delete(key);
 }
 
 /**
@@ -157,7 +156,7 @@ function acceptRestored(stage: Stage, model: AccessModel, guest: ModelGuest, rec
     assert.ok(!hasLease, `${key} is forgotten, which ${guest.name} gave up`);
     guest.givenUp.delete(key);
   }
-  for (const carrier of guest.carriers) forgetUnheld(carrier, givenUp);
+  for (const carrier of guest.carriers) forgetUnheld(carrier);
   const pids = new Set(record.carriers.map(({ pid }) => pid));
   guest.carriers = guest.carriers.filter(({ pid }) => pids.has(pid!));
   assert.ok(
@@ -167,14 +166,7 @@ function acceptRestored(stage: Stage, model: AccessModel, guest: ModelGuest, rec
   if (guest.state === "paused" && record.state !== "paused") guest.state = "running";
 }
 
-/**
- * The kernel tells of locks only: what a carrier has open without one is in no record any more. A resume
- * looks for what was given up all the same.
- */
-function forgetUnheld({ open, held, unrecorded }: ModelCarrier, givenUp: ReadonlyMap<Key, number>): void {
-  for (const key of [...open.keys()]) {
-    if (held.has(key)) continue;
-    if (givenUp.has(key)) unrecorded.add(key);
-    else open.delete(key);
-  }
+/** The kernel tells of locks only: what a carrier has open without one is in no record any more. */
+function forgetUnheld({ open, held }: ModelCarrier): void {
+  for (const key of [...open.keys()]) if (!held.has(key)) open.delete(key);
 }

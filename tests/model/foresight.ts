@@ -55,14 +55,7 @@ function carrier(
   plan: ReadonlyMap<Key, Access>,
   pid?: number,
 ): ModelCarrier {
-  return {
-    kind,
-    pid,
-    lives: true,
-    open: new Map(plan),
-    held: new Set(plan.keys()),
-    unrecorded: new Set(),
-  };
+  return { kind, pid, lives: true, open: new Map(plan), held: new Set(plan.keys()) };
 }
 
 /** Adopting a process that is a guest already. */
@@ -129,11 +122,10 @@ export function release(model: AccessModel, name: GuestName, resources: readonly
   const leaving = guest.resources.filter((wish) => meant.some((one) => one?.resource === wish.resource));
   const change = () => {
     const keys = model.keysLeaving(guest, leaving);
-    for (const { open, held, unrecorded } of guest.carriers) {
+    for (const { open, held } of guest.carriers) {
       for (const key of keys) {
         open.delete(key);
         held.delete(key);
-        unrecorded.delete(key);
       }
     }
     for (const key of keys) {
@@ -169,22 +161,27 @@ export function pause(model: AccessModel, name: GuestName, locks: "kept" | "rele
   return { 0: { change } };
 }
 
-/** Taking back what a pause gave up. */
-export function resume(model: AccessModel, name: GuestName, changes: "refuse" | "accept"): Foresight {
+/**
+ * Taking back what a pause gave up.
+ * @param carriedIn the process that has a key, once it has been taken back
+ */
+export function resume(
+  model: AccessModel,
+  { guest: name, changes }: Extract<Operation, { kind: "resume" }>,
+  carriedIn: (key: Key) => number | undefined,
+): Foresight {
   const guest = model.guests.get(name);
   if (guest === undefined) return NOT_RUNNING;
   const plan = new Map([...guest.givenUp].map(([key, { access }]) => [key, access]));
   const inTheWay = () => model.conflicts(plan);
   const foresight: Foresight = {};
   if (inTheWay().size > 0) foresight[75] = { says: /is locked by guest "/, inTheWay };
-  const recordedIn = (carriers: readonly ModelCarrier[]) =>
-    new Set(
-      carriers.flatMap(({ open, unrecorded }) => [...open.keys()].filter((key) => !unrecorded.has(key))),
-    );
-  const isRecorded = [...plan.keys()].every((key) => recordedIn(guest.carriers).has(key));
-  const dead = recordedIn(guest.carriers.filter(({ lives }) => !lives));
-  // Where the record does not tell the carriers of all, those that live are asked, and a new one has the rest.
-  if (isRecorded && [...plan.keys()].some((key) => dead.has(key))) {
+  const isOpenIn = (carriers: readonly ModelCarrier[], key: Key) =>
+    carriers.some(({ open }) => open.has(key));
+  // A record that was made again does not tell who had it.
+  const isRecorded = [...plan.keys()].every((key) => isOpenIn(guest.carriers, key));
+  const dead = guest.carriers.filter(({ lives }) => !lives);
+  if (isRecorded && [...plan.keys()].some((key) => isOpenIn(dead, key))) {
     foresight[65] = { says: /release and acquire the (disk|lease) anew/ };
   }
   if (Object.keys(foresight).length > 0) return foresight;
@@ -193,19 +190,8 @@ export function resume(model: AccessModel, name: GuestName, changes: "refuse" | 
     return { 75: { says: /in between, and may have been written; guest "\w" stays paused/ } };
   }
   const takeBack = () => {
-    const uncarried = new Map(plan);
-    for (const { lives, open, held, unrecorded } of guest.carriers) {
-      for (const key of [...open.keys()]) {
-        if (!plan.has(key)) continue;
-        unrecorded.delete(key);
-        if (lives) {
-          held.add(key);
-          uncarried.delete(key);
-        } else open.delete(key);
-      }
-    }
-    // With the records went the holders that held nothing then: a new one carries for them, and for those that ended.
-    if (uncarried.size > 0) guest.carriers.push(carrier("holder", uncarried));
+    if (isRecorded) retake(guest, plan);
+    else takeAnew(guest, plan, carriedIn);
     model.count(plan, name, guest);
     guest.givenUp.clear();
   };
@@ -221,6 +207,33 @@ export function resume(model: AccessModel, name: GuestName, changes: "refuse" | 
     guest.state = "running";
   };
   return { 0: { change } };
+}
+
+/** In the very descriptors in which it was held. */
+function retake({ carriers }: ModelGuest, plan: ReadonlyMap<Key, Access>): void {
+  for (const { open, held } of carriers) {
+    for (const key of open.keys()) if (plan.has(key)) held.add(key);
+  }
+}
+
+/** In whichever process of the guest has a descriptor for it still; what none has is in a new one. */
+function takeAnew(
+  guest: ModelGuest,
+  plan: ReadonlyMap<Key, Access>,
+  carriedIn: (key: Key) => number | undefined,
+): void {
+  const elsewhere = new Map(plan);
+  for (const { pid, lives, open, held } of guest.carriers) {
+    for (const [key, access] of plan) {
+      open.delete(key);
+      if (!lives || carriedIn(key) !== pid) continue;
+      open.set(key, access);
+      held.add(key);
+      elsewhere.delete(key);
+    }
+  }
+  guest.carriers = guest.carriers.filter(({ kind, open }) => kind === "guest" || open.size > 0);
+  if (elsewhere.size > 0) guest.carriers.push(carrier("holder", elsewhere));
 }
 
 /** A guest's end by `stop`; once more it is no failure. */

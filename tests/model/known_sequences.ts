@@ -80,6 +80,16 @@ export const KNOWN_SEQUENCES: readonly (readonly Operation[])[] = [
     { kind: "kill-holder", guest: "A", which: 0 },
     { kind: "resume", guest: "A", changes: "refuse" },
   ],
+  // It was taken back in another process of the guest, which had it open since before the record was made again.
+  [
+    adopt("A", wish("disk1"), wish("cluster:db")),
+    { kind: "pause", guest: "A", locks: "released" },
+    { kind: "wipe-and-attach" },
+    release("A", "cluster:db"),
+    acquire("A", wish("cluster:db")),
+    { kind: "pause", guest: "A", locks: "released" },
+    { kind: "resume", guest: "A", changes: "refuse" },
+  ],
   // A guest that had lost the lease on itself was told that it ran on with its locks.
   [
     adopt("A"),
