@@ -3,7 +3,7 @@ import { fileError } from "../errors.ts";
 import { removeIfPresent, writeThenRename } from "../files/atomic_write.ts";
 import { WrongShape } from "../files/json_shape.ts";
 import { readRecordFile } from "../files/record_file.ts";
-import { formatNote, type HolderNote, parseNote } from "./holder_note.ts";
+import { formatNote, type HolderNote, parseNote, PAUSED_NOTE_END } from "./holder_note.ts";
 import { keyDirectory } from "./key_state.ts";
 import type { Lockspace } from "./lockspace.ts";
 
@@ -21,7 +21,7 @@ export interface PausedGuest {
 }
 
 function pausedNotePath(lockspace: Lockspace, { leaseKey, hostId, uuid }: PausedGuest): string {
-  return `${keyDirectory(lockspace, leaseKey)}/${hostId}.${uuid}.paused.json`;
+  return `${keyDirectory(lockspace, leaseKey)}/${hostId}.${uuid}${PAUSED_NOTE_END}`;
 }
 
 /**

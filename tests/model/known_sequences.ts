@@ -107,6 +107,14 @@ export const KNOWN_SEQUENCES: readonly (readonly Operation[])[] = [
     { kind: "kill-holder", guest: "B", which: 0 },
     { kind: "attach" },
   ],
+  // With the lease on itself that a paused guest took again went the note of what it had given up.
+  [
+    adopt("A", wish("cluster:db")),
+    { kind: "pause", guest: "A", locks: "released" },
+    { kind: "kill-holder", guest: "A", which: 0 },
+    { kind: "attach" },
+    { kind: "wipe-and-attach" },
+  ],
 ];
 
 function wish(resource: ResourceName, access: Access = "exclusive"): Wish {
