@@ -324,7 +324,7 @@ input::placeholder {
   background: var(--plain-ground);
 }
 
-.guests {display:flex;flex-direction:column} .guests > li {
+.guests > li {
   margin-bottom: 0.6rem;
   /* A thousand guests: what is out of sight is not laid out. */
   content-visibility: auto;
