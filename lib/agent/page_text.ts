@@ -91,6 +91,11 @@ ol {
   list-style: none;
 }
 
+/* No marker, no number: hiding 900 of 1000 numbered items took Chromium 150 two seconds, and without 15 ms. */
+li {
+  display: block;
+}
+
 code,
 pre,
 .path {
@@ -428,7 +433,7 @@ h3 {
 
 .what {
   display: grid;
-  grid-template-columns: 2.8rem minmax(0, 1fr);
+  grid-template-columns: 3.4rem minmax(0, 1fr);
   align-items: baseline;
 }
 

@@ -38,13 +38,16 @@ export class Browser implements AsyncDisposable {
   /** A new tab that shows a page, and keeps what went wrong in it. */
   async visit(
     url: string,
-    { width = 1280, height = 800, scheme = "light" }: {
+    { width = 1280, height = 800, scheme = "light", before }: {
       width?: number;
       height?: number;
       scheme?: "light" | "dark";
+      /** Runs in the page, before any script of its own. */
+      before?: () => void;
     } = {},
   ): Promise<Visit> {
     const page = await this.#context.newPage();
+    if (before !== undefined) await page.addInitScript(before);
     await page.setViewportSize({ width, height });
     await page.emulateMedia({ colorScheme: scheme });
     const visit = new Visit(page, new URL(url).origin);

@@ -104,6 +104,11 @@ export async function breakPolicy(elsewhere) {
   return { stopped: [...new Set(stopped)].sort(), broken: "broken" in globalThis };
 }
 
+/** Waits until what has come into sight is laid out. */
+export function painted() {
+  return new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+}
+
 /** The outline of what has the focus, and what it is. */
 export function focused() {
   const element = document.activeElement;

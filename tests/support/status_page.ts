@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { Locator } from "playwright-core";
 import type { Browser, Visit } from "./browser.ts";
-import { lowContrast, overflow, pageColours } from "./page_probes.js";
+import { lowContrast, overflow, pageColours, painted } from "./page_probes.js";
 import { until } from "./until.ts";
 
 /**
@@ -91,7 +91,9 @@ export async function canBeRead(browser: Browser, url: string): Promise<void> {
   assert.notEqual(colours[0]!.backgroundColor, colours[1]!.backgroundColor);
 }
 
-/** The text that can be seen, with every gap as one space. */
+/** The text that can be seen, after scrolling to it where that is needed, with every gap as one space. */
 export async function words(part: Locator): Promise<string> {
+  await part.scrollIntoViewIfNeeded();
+  await part.page().evaluate(painted);
   return (await part.innerText()).replaceAll(/\s+/g, " ").trim();
 }
