@@ -1275,26 +1275,25 @@ async function readGuests() {
 
 /** Reads the guests and shows them; tells how that went. */
 async function showWhatIs() {
-  let answer;
   try {
     const response = await fetch("/v1/guests", {
       cache: "no-store",
       signal: AbortSignal.timeout(PATIENCE_MS),
     });
     if (!response.ok) throw new Error(\`status \${response.status}\`);
-    answer = await response.json();
+    const { guests, error } = await response.json();
+    const views = guestViews(guests);
+    noteReading("done");
+    showLostLocks(views);
+    showTrouble(error);
+    showTitle(views);
+    await showGuests(views);
+    return "done";
   } catch (error) {
-    console.info(\`cannot read the guests: \${error.message}\`);
+    console.info(\`cannot show the guests: \${error.message}\`);
     noteReading("failed");
     return "failed";
   }
-  noteReading("done");
-  const views = guestViews(answer.guests);
-  showLostLocks(views);
-  showTrouble(answer.error);
-  showTitle(views);
-  await showGuests(views);
-  return "done";
 }
 
 /** What the agent itself could not find out. */

@@ -42,6 +42,8 @@ export class ContractAgent implements AsyncDisposable {
   readonly #streams = new Set<ReadableStreamDefaultController<Uint8Array>>();
   #server: Deno.HttpServer<Deno.NetAddr> | undefined;
   #port = 0;
+  /** How many requests for the event stream will be refused, as by an agent that cannot take one more. */
+  refusedStreams = 0;
   #streamsMayOpen = Promise.withResolvers<void>();
 
   static start(guests: ToldGuest[] = []): ContractAgent {
@@ -120,6 +122,10 @@ export class ContractAgent implements AsyncDisposable {
     }
     if (pathname === "/v1/events") {
       await this.#streamsMayOpen.promise;
+      if (this.refusedStreams > 0) {
+        this.refusedStreams--;
+        return new Response("too many", { status: 503 });
+      }
       return this.#stream(request.headers.get("Last-Event-ID"), Number(searchParams.get("last")));
     }
     return new Response("not found", { status: 404 });
