@@ -26,6 +26,7 @@ const PACKAGE_OF: Record<string, string> = {
   glusterfs: "glusterfs-client",
   glusterfsd: "glusterfs-server",
   umount: "mount",
+  chromium: "chromium",
 };
 
 /** Debian gives these folders only to root's PATH, but everybody may run what is in them. */

@@ -30,6 +30,7 @@ const COMMANDS = [
   "glusterfs",
   "glusterfsd",
   "umount",
+  "chromium",
 ];
 
 /** Files that run at the same time. Each may start several guests, so more would only make deadlines tight. */
