@@ -9,7 +9,9 @@ import { DIST } from "./project.ts";
 function main(): Promise<number> {
   const path = join(DIST, "lockvisor.8");
   Deno.mkdirSync(DIST, { recursive: true });
-  Deno.writeTextFileSync(path, manualPage(COMMANDS, VERSION));
+  const beside = `${path}.${Deno.pid}.new`; // whoever copies the page meanwhile gets a whole one
+  Deno.writeTextFileSync(beside, manualPage(COMMANDS, VERSION));
+  Deno.renameSync(beside, path);
   console.log(path);
   return Promise.resolve(0);
 }
