@@ -32,7 +32,6 @@ const PACKAGE_OF: Record<string, string> = {
   setsid: "util-linux",
   "dpkg-deb": "dpkg",
   gzip: "gzip",
-  git: "git",
 };
 
 /** Debian gives these folders only to root's PATH, but everybody may run what is in them. */

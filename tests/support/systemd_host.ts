@@ -125,6 +125,8 @@ export class SystemdHost {
       `--network-namespace-path=/run/netns/${name}`,
       `--uuid=${this.#machineId}`,
       "--console=read-only",
+      "--system-call-filter=pidfd_getfd", // not among what containers may call, but what a host may
+
       ...binds.map(({ from, to, access }) => `--bind${access === "readonly" ? "-ro" : ""}=${from}:${to}`),
       ...["/dev/kvm", "/dev/fuse"].filter(isPresent).map((device) => `--bind=${device}`),
       "--boot",

@@ -16,12 +16,15 @@ export const SOURCE = "/source";
 export class SystemdHosts implements AsyncDisposable {
   /** The common folder, as this machine sees it. */
   readonly shared: string;
+  /** What the names of their cgroups, network namespaces and containers begin with; `-1` and `-2` follow. */
+  readonly name: string;
   readonly one: SystemdHost;
   readonly other: SystemdHost;
   readonly #guardian: HostGuardian;
 
   private constructor(place: { folder: string; name: string; tree: string }) {
     const { folder, name, tree } = place;
+    this.name = name;
     this.shared = `${folder}/shared`;
     const binds = [
       { from: this.shared, to: SHARED, access: "writable" as const },
