@@ -42,7 +42,7 @@ export async function buildPackage({ version, dist, output, epoch }: PackageSour
   await must("gzip", ["-9n", join(root, "usr/share/man/man8/lockvisor.8")]);
   const copyright = join(root, "usr/share/doc/lockvisor/copyright");
   Deno.copyFileSync(join(ROOT, "LICENSE"), copyright);
-  Deno.chmodSync(copyright, 0o644);
+  Deno.chmodSync(copyright, 0o644); // in a working tree it has what the umask of its owner left
 
   const files = filesBelow(root);
   const bytes = files.reduce((sum, path) => sum + Deno.lstatSync(path).size, 0);

@@ -98,12 +98,17 @@ Deno.test("systemd hosts: a guest is a unit that starts and stops with its locks
   );
 
   await one.must(["systemctl", "stop", "lockvisor-guest@vm1"]);
+  assert.match(
+    await one.must(["journalctl", "--unit=lockvisor-guest@vm1", "--output=cat"]),
+    /guest "vm1" has stopped \(by SIGTERM, .*\); its 5 locks are free/,
+  );
   assert.equal(await guestOn(one, "vm1"), undefined);
   assert.equal(await show("lockvisor-guest@vm1", "ActiveState"), "inactive\n");
   await one.must(["systemctl", "start", "lockvisor-guest@vm2"]);
   await guestRunning(one, "vm2");
-  // Without its configuration a guest is not even tried.
+  // Without its configuration a guest is not even tried, let alone again and again.
   assert.notEqual((await one.run(["systemctl", "start", "lockvisor-guest@vm3"])).code, 0);
+  assert.equal(await show("lockvisor-guest@vm3", "ActiveState"), "inactive\n");
 });
 
 Deno.test("systemd hosts: nothing of them is left when the tests are killed", async () => {

@@ -41,11 +41,9 @@ Deno.test("units: the agent's bounds leave it what its work takes, for guests of
   await host.must(["chmod", "0700", "/home/guest/private"]);
   await host.writeFile("/images/a.img", "a disk");
   await host.writeFile("/images/b.img", "a disk");
-  await configureGuest(host, {
-    name: "vm1",
-    locks: "--disk /images/a.img --disk /images/b.img",
-    command: "/usr/bin/setpriv --reuid=guest --regid=guest --init-groups /usr/bin/sleep 600",
-  });
+  const command = "/usr/bin/setpriv --reuid=guest --regid=guest --init-groups /usr/bin/sleep 600";
+  await configureGuest(host, { name: "vm1", locks: "--disk /images/a.img --disk /images/b.img", command });
+  await configureGuest(host, { name: "vm2", locks: "", command });
   await host.writeFile("/etc/systemd/system/lockvisor.service.d/stand-in.conf", STAND_IN);
   const allowed = [
     "lockvisor doctor",
@@ -55,6 +53,7 @@ Deno.test("units: the agent's bounds leave it what its work takes, for guests of
     "lockvisor resume vm1",
     "lockvisor attach",
     "lockvisor gc",
+    "lockvisor stop vm2", // by signals
     `chown root:guest ${SHARED}/stand-in`, // as the socket gets its group
   ];
   const forbidden = [
@@ -67,8 +66,9 @@ Deno.test("units: the agent's bounds leave it what its work takes, for guests of
   await host.writeFile(`${SHARED}/stand-in`, standIn([...allowed, ...forbidden]));
   await host.must(["systemctl", "daemon-reload"]);
   await host.must(["systemctl", "mask", "--quiet", "--runtime", "lockvisor"]); // the guest would start it
-  await host.must(["systemctl", "start", "lockvisor-guest@vm1"]);
+  await host.must(["systemctl", "start", "lockvisor-guest@vm1", "lockvisor-guest@vm2"]);
   const pid = await guestRunning(host, "vm1");
+  await guestRunning(host, "vm2");
   await host.must(["systemctl", "unmask", "--quiet", "--runtime", "lockvisor"]);
   await host.must(["systemctl", "start", "lockvisor"]);
   await until("the stand-in is done", async () => (await host.run(["grep", "-qx", "end", DONE])).code === 0);
