@@ -266,7 +266,7 @@ class SyncManager implements Driver {
   }
 
   async watchLocks(): Promise<LockWatch> {
-    const { LockspaceWatch } = await import("../lib/lockspace/lockspace_watch.ts");
+    const { LockspaceWatch } = await import("../lib/carrier/live_guest.ts");
     return new LockspaceWatch(this.#openLockspace());
   }
 

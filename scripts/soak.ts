@@ -8,6 +8,8 @@ interface Part {
   /** The environment variable by which the test takes its length, and what it is here. */
   variable: string;
   rounds: string;
+  /** The environment variable by which the test takes a seed. Here that is by chance, and told. */
+  seed?: string;
 }
 
 /** By name: what takes longer than every change can wait for. The tests run in a short form with all others. */
@@ -15,7 +17,12 @@ const PARTS: Record<string, Part> = {
   race: { path: "tests/race_test.ts", variable: "LOCKVISOR_RACE_ROUNDS", rounds: "1000" },
   gc: { path: "tests/gc_race_test.ts", variable: "LOCKVISOR_GC_ROUNDS", rounds: "1000" },
   hotplug: { path: "tests/hotplug_loop_test.ts", variable: "LOCKVISOR_HOTPLUG_ROUNDS", rounds: "100" },
-  model: { path: "tests/model_test.ts", variable: "LOCKVISOR_MODEL_SEQUENCES", rounds: "20000" },
+  model: {
+    path: "tests/model_test.ts",
+    variable: "LOCKVISOR_MODEL_SEQUENCES",
+    rounds: "20000",
+    seed: "LOCKVISOR_MODEL_SEED",
+  },
 };
 
 /** Longer than all parts take, one after the other on a busy machine, in minutes. */
@@ -34,13 +41,21 @@ async function main(): Promise<number> {
   }
   const parts = (Deno.args.length === 0 ? Object.keys(PARTS) : Deno.args).map((name) => PARTS[name]!);
   const lengths = parts.map(({ variable, rounds }) => [variable, Deno.env.get(variable) ?? rounds]);
+  const seeds = parts.flatMap(({ seed }) =>
+    seed === undefined ? [] : [[seed, Deno.env.get(seed) ?? randomSeed()]]
+  );
+  for (const [variable, seed] of seeds) console.log(`${variable}=${seed} plays the same again`);
   const { code } = await new Deno.Command(Deno.execPath(), {
     args: ["run", "--allow-all", join(ROOT, "scripts/test.ts"), ...parts.map(({ path }) => path)],
     cwd: ROOT,
-    env: { LOCKVISOR_TEST_MINUTES: MINUTES, ...Object.fromEntries(lengths) },
+    env: { LOCKVISOR_TEST_MINUTES: MINUTES, ...Object.fromEntries([...lengths, ...seeds]) },
     stdin: "null",
   }).spawn().status;
   return code;
+}
+
+function randomSeed(): string {
+  return `${Math.floor(Math.random() * 2 ** 31)}`;
 }
 
 if (import.meta.main) await runScript("soak", main);

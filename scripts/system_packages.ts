@@ -3,7 +3,7 @@ import { delimiter, join } from "node:path";
 import { capture, tail } from "./capture.ts";
 import { Failure, runScript, UNAVAILABLE, USAGE } from "./failure.ts";
 
-/** The Debian package that brings a command, for every command that the tests and the demonstration use. */
+/** The Debian package that brings a command, for every command that tests, demonstration and package use. */
 const PACKAGE_OF: Record<string, string> = {
   "qemu-system-x86_64": "qemu-system-x86",
   "qemu-img": "qemu-utils",
@@ -27,6 +27,13 @@ const PACKAGE_OF: Record<string, string> = {
   glusterfsd: "glusterfs-server",
   umount: "mount",
   curl: "curl",
+  chromium: "chromium",
+  "systemd-nspawn": "systemd-container",
+  debootstrap: "debootstrap",
+  nsenter: "util-linux",
+  setsid: "util-linux",
+  "dpkg-deb": "dpkg",
+  gzip: "gzip",
 };
 
 /** Debian gives these folders only to root's PATH, but everybody may run what is in them. */

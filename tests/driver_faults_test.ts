@@ -179,3 +179,41 @@ Deno.test("the compiler knows what a declared ability needs", () => {
   };
   assert.notEqual(small, wrong);
 });
+
+/** What the watch of a driver gives, and how that is told. */
+const WATCHES: [string, string, RegExp | "fine"][] = [
+  ["gives no watch", `async () => 7`, /"watchLocks" gave no object/],
+  ["fails at it", `async () => { throw new Error("no table") }`, /"watchLocks" failed: no table/],
+  [
+    "fails when it is asked",
+    `async () => ({ doubts() { throw new Error("gone") } })`,
+    /"doubts" failed: gone/,
+  ],
+  ["tells no list", `async () => ({ async doubts() { return {} } })`, /what "doubts" gave cannot be used/],
+  [
+    "tells of nobody",
+    `async () => ({ async doubts() { return [{}] } })`,
+    /what "doubts" gave cannot be used/,
+  ],
+  ["has a watch", `async () => ({ async doubts() { return [{ uuid: "u", cause: "lock" }] } })`, "fine"],
+];
+
+for (const [what, watchLocks, says] of WATCHES) {
+  Deno.test(`a watch on locks of a driver that ${what} is looked at: ${says}`, async () => {
+    await using world = await World.create();
+    const create = `() => ({ acquire: ${GRANT}, watchLocks: ${watchLocks} })`;
+    const { driver } = await loadPlugin(
+      await writeModule(world, moduleWith({ create })),
+      driverConfigOf(world),
+    );
+    const ask = async () => (await driver.watchLocks!()).doubts([]);
+    if (says === "fine") assert.deepEqual(await ask(), [{ uuid: "u", cause: "lock" }]);
+    else await refusal(ask, says);
+  });
+}
+
+Deno.test("a driver that does not watch its locks has no watch", async () => {
+  await using world = await World.create();
+  const { driver } = await loadPlugin(await writeModule(world, moduleWith({})), driverConfigOf(world));
+  assert.equal(driver.watchLocks, undefined);
+});

@@ -12,7 +12,7 @@ import { EndingGuests } from "./ending_guests.ts";
 import type { Happening } from "./event.ts";
 import { EventLog } from "./event_log.ts";
 import { GuestWatch } from "./guest_watch.ts";
-import { DOUBT_ALL } from "./lock_doubts.ts";
+import { LockDoubts } from "./lock_doubts.ts";
 import { RecordWatch } from "./record_watch.ts";
 import { MOST_AT_ONCE, Turns } from "./turns.ts";
 
@@ -95,7 +95,7 @@ export class Agent {
       },
       records: () => this.#guests.records(),
       driverOf: (plugin) => this.#drivers.get(plugin),
-      doubts: DOUBT_ALL,
+      doubts: new LockDoubts((plugin) => this.#drivers.get(plugin)),
       tell: (happening) => this.tell(happening),
     });
   }

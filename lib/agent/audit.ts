@@ -60,14 +60,17 @@ export class Audit {
     for (const uuid of this.#losses.keys()) {
       if (!all.some((record) => record.uuid === uuid)) this.#losses.delete(uuid);
     }
-    const doubted = [...doubts.of(all)];
+    const doubted = new Set(await doubts.of(all));
+    for (const record of all) if (this.#losses.has(record.uuid)) doubted.add(record);
     const bereft = new Map<string, readonly EventResource[]>();
-    for (const record of doubted) {
-      const lost = this.#look(record);
-      if (lost !== "well") bereft.set(record.uuid, lost);
+    const well: GuestRecord[] = [];
+    for (const [record, lost] of this.#lookAt([...doubted])) {
+      if (lost.length > 0 || this.#losses.has(record.uuid)) bereft.set(record.uuid, lost);
+      else well.push(record);
     }
+    await doubts.settle(well);
     if (bereft.size > 0) await this.attach(new Set(bereft.keys()), bereft);
-    return { guests: all.length, examined: doubted.length, lost: this.#losses.size };
+    return { guests: all.length, examined: doubted.size, lost: this.#losses.size };
   }
 
   /**
@@ -89,14 +92,18 @@ export class Audit {
     return settled;
   }
 
-  /** What a guest has lost; `well` also where nobody can look, which the start has told. */
-  #look(record: GuestRecord): "well" | readonly EventResource[] {
-    const driver = this.#context.driverOf(record.plugin);
-    if (driver === undefined) return "well";
-    const lost = lostResources(record, driver.evidence(claimsOf(record)).flat());
-    if (lost.length > 0 || this.#losses.has(record.uuid)) return lost.map(eventResource);
-    this.#context.doubts.settle(record);
-    return "well";
+  /** What guests have lost. One question to each driver, for all of its guests. */
+  #lookAt(records: readonly GuestRecord[]): [GuestRecord, readonly EventResource[]][] {
+    return [...Map.groupBy(records, ({ plugin }) => plugin)].flatMap(([plugin, group]) => {
+      const driver = this.#context.driverOf(plugin);
+      if (driver === undefined) return [];
+      const evidence = driver.evidence(group.flatMap(claimsOf));
+      let at = 0;
+      return group.map((record): [GuestRecord, readonly EventResource[]] => {
+        const own = evidence.slice(at, at += record.carriers.length).flat();
+        return [record, lostResources(record, own).map(eventResource)];
+      });
+    });
   }
 
   async #judge(guest: SettledGuest, before: readonly EventResource[]): Promise<SettledGuest> {

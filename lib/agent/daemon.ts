@@ -73,6 +73,12 @@ class Daemon {
       settings: settings.agent,
       audited: (report, tookMs) => {
         this.#metrics.countAudit(report, tookMs / 1000);
+        const { guests, examined, lost } = report;
+        const took = tookMs.toFixed(1);
+        logLine(
+          "debug",
+          `looked at ${guests} guests in ${took} ms: ${examined} exactly, ${lost} without locks`,
+        );
         this.#manager.status(this.#status());
       },
     });

@@ -91,6 +91,11 @@ ol {
   list-style: none;
 }
 
+/* No marker, no number: hiding 900 of 1000 numbered items took Chromium 150 two seconds, and without 15 ms. */
+li {
+  display: block;
+}
+
 code,
 pre,
 .path {
@@ -324,7 +329,7 @@ input::placeholder {
   background: var(--plain-ground);
 }
 
-.guests {display:flex;flex-direction:column} .guests > li {
+.guests > li {
   margin-bottom: 0.6rem;
   /* A thousand guests: what is out of sight is not laid out. */
   content-visibility: auto;
@@ -428,7 +433,7 @@ h3 {
 
 .what {
   display: grid;
-  grid-template-columns: 2.8rem minmax(0, 1fr);
+  grid-template-columns: 3.4rem minmax(0, 1fr);
   align-items: baseline;
 }
 
@@ -1270,26 +1275,25 @@ async function readGuests() {
 
 /** Reads the guests and shows them; tells how that went. */
 async function showWhatIs() {
-  let answer;
   try {
     const response = await fetch("/v1/guests", {
       cache: "no-store",
       signal: AbortSignal.timeout(PATIENCE_MS),
     });
     if (!response.ok) throw new Error(\`status \${response.status}\`);
-    answer = await response.json();
+    const { guests, error } = await response.json();
+    const views = guestViews(guests);
+    noteReading("done");
+    showLostLocks(views);
+    showTrouble(error);
+    showTitle(views);
+    await showGuests(views);
+    return "done";
   } catch (error) {
-    console.info(\`cannot read the guests: \${error.message}\`);
+    console.info(\`cannot show the guests: \${error.message}\`);
     noteReading("failed");
     return "failed";
   }
-  noteReading("done");
-  const views = guestViews(answer.guests);
-  showLostLocks(views);
-  showTrouble(answer.error);
-  showTitle(views);
-  await showGuests(views);
-  return "done";
 }
 
 /** What the agent itself could not find out. */

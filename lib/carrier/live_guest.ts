@@ -3,6 +3,7 @@
  * none of it, and each further file of the program would cost it a load.
  */
 export { discardStrays } from "./discard.ts";
+export { LockspaceWatch } from "../lockspace/lockspace_watch.ts";
 export { startHolder } from "./holder.ts";
 export { carryInMonitor, closeLeftInMonitor } from "./monitor.ts";
 export { giveUpKeys, keysHeld } from "./pause.ts";

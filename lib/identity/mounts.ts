@@ -36,10 +36,16 @@ export function readMounts(file = "/proc/self/mountinfo"): Mount[] {
 export function readMountsAlong(path: string, file = "/proc/self/mountinfo"): Mount[] {
   const lines = readMountinfo(file).split("\n");
   const along = lines.filter((line) => {
-    const mountPoint = line.split(" ", 5)[4];
-    return mountPoint !== undefined && isWithin(path, unescapeOctal(mountPoint));
+    const mountPoint = mountPointOf(line);
+    return mountPoint !== undefined && isWithin(path, mountPoint);
   });
   return parseMountinfo(along.join("\n"), file);
+}
+
+/** The mount point in one line of a mountinfo file, or undefined when it has none. */
+export function mountPointOf(line: string): string | undefined {
+  const mountPoint = line.split(" ", 5)[4];
+  return mountPoint === undefined ? undefined : unescapeOctal(mountPoint);
 }
 
 function readMountinfo(file: string): string {

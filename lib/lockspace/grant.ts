@@ -160,7 +160,7 @@ export function countGrants(
     const state = { identity, generation, lastGrant };
     writeKeyState(lockspace, key, state, earlier === undefined ? "first" : "later");
     failpoint("grant.key-counted");
-    removeStaleNotes(lockspace, key);
+    removeStaleNotes(lockspace, key, process);
     return { key, mode, generation };
   });
 }

@@ -7,7 +7,13 @@ import { isPresent } from "../files/presence.ts";
 import { isText, JsonFields, WrongShape } from "../files/json_shape.ts";
 import { readRecordFile } from "../files/record_file.ts";
 import { readGrants } from "./granted_key.ts";
-import { type Life, lifeOf, type ProcessIdentity, readProcessIdentity } from "../process/process_identity.ts";
+import {
+  isSameProcess,
+  type Life,
+  lifeOf,
+  type ProcessIdentity,
+  readProcessIdentity,
+} from "../process/process_identity.ts";
 import { keyDirectory } from "./key_state.ts";
 import type { Lockspace } from "./lockspace.ts";
 
@@ -175,15 +181,27 @@ export function lifeOfHolder(note: HolderNote, hostId: string): Life {
   return note.host.id === hostId ? lifeOf(note.process) : "unknown";
 }
 
+/** How the name ends of what a paused guest has given up, beside the lease on itself: it has the form of a note. */
+export const PAUSED_NOTE_END = ".paused.json";
+
 /** Whether a file beside a key means nothing to whoever has just got the key exclusively, by its name. */
 export function isStaleName(name: string): boolean {
-  return isNoteName(name) || name.endsWith(".paused.json") || name.endsWith(".tmp");
+  return isNoteName(name) || name.endsWith(PAUSED_NOTE_END) || name.endsWith(".tmp");
 }
 
-/** Takes away every note about a key: whoever has just got it exclusively knows that all of them are stale. */
-export function removeStaleNotes(lockspace: Lockspace, key: string): void {
+/**
+ * Takes away every note about a key: whoever has just got it exclusively knows that all of them are stale, but for what
+ * it has given up itself, if it is a paused guest that had lost the lease on itself.
+ */
+export function removeStaleNotes(lockspace: Lockspace, key: string, self: ProcessIdentity): void {
   const directory = keyDirectory(lockspace, key);
   for (const { name } of Deno.readDirSync(directory)) {
-    if (isStaleName(name)) removeIfPresent(`${directory}/${name}`);
+    const file = `${directory}/${name}`;
+    if (isStaleName(name) && !(name.endsWith(PAUSED_NOTE_END) && isNoteOf(file, self))) removeIfPresent(file);
   }
+}
+
+function isNoteOf(file: string, self: ProcessIdentity): boolean {
+  const read = readNote(file);
+  return read?.kind === "note" && isSameProcess(read.note.process, self);
 }

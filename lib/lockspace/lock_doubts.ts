@@ -7,53 +7,45 @@ import { isSameFile } from "./lockspace_names.ts";
  * in the lockspace and the kernel's table of locks, but no process.
  *
  * A guest is vouched for if it should hold the same as then, every name leads to the same file, and the table has each
- * of its locks in the same words (mode, pid, device and inode) just as often as then. That pid is whoever called
- * flock(2), and no proof of who has the lock: in the words of one lock there may be those of several guests that share
- * a file. One less means that one of them has lost it, one more hides a loss to come: both have all of them looked at.
- * Also if more guests were proven with these words than the table has: one lost its lock just when another got one.
+ * of its locks in the same words (mode, pid, device and inode) just as often as then. The pid is that of whoever called
+ * flock(2), which is no proof of who has the lock: guests that share a file may have locks in the same words, taken by
+ * one process for all of them. One less means that one of them has lost it; one more would hide the next loss. And
+ * where a guest that is not proven has the same key, its new lock may stand in for one that was lost at the same time.
  *
- * What is not seen so: a guest that has closed a locked descriptor of which another process has a copy. The lock still
- * keeps everybody else out then, and when it goes, its line goes.
+ * What is not told so: that a guest has closed a locked descriptor of which another process has a copy. The lock still
+ * keeps everybody else out then, and when it goes, its words go.
  */
 export function doubtsOf(
   guests: readonly WatchedGuest[],
   proofs: ReadonlyMap<string, LockProof>,
   now: ProofContext,
 ): LockDoubt[] {
-  const proven = new Map(guests.flatMap((guest) => {
+  const judged = guests.map((guest) => {
     const proof = proofs.get(guest.uuid);
-    return proof !== undefined && isSameGuest(guest, proof.guest) ? [[guest.uuid, proof]] : [];
-  }));
-  const claimed = claimsOnShared(proven.values());
-  return guests.flatMap(({ uuid }): LockDoubt[] => {
-    const proof = proven.get(uuid);
-    if (proof === undefined) return [{ uuid, cause: proofs.has(uuid) ? "changed" : "unproven" }];
-    const doubt = firstDoubt(proof, claimed, now);
+    return { guest, proof, isProven: proof !== undefined && isSameGuest(guest, proof.guest) };
+  });
+  const unproven = judged.filter(({ isProven }) => !isProven);
+  const unprovenKeys = new Set(
+    unproven.flatMap(({ guest }) => guest.claims.flatMap(({ locks }) => locks.map(({ key }) => key))),
+  );
+  return judged.flatMap(({ guest: { uuid }, proof, isProven }): LockDoubt[] => {
+    if (proof === undefined) return [{ uuid, cause: "unproven" }];
+    if (!isProven) return [{ uuid, cause: "changed" }];
+    const doubt = firstDoubt(proof, unprovenKeys, now);
     return doubt === undefined ? [] : [{ uuid, ...doubt }];
   });
 }
 
-/** How many guests were proven with each flock that several may have. */
-function claimsOnShared(proofs: Iterable<LockProof>): Map<string, number> {
-  const claimed = new Map<string, number>();
-  for (const { slots } of proofs) {
-    for (const { flock } of slots) {
-      if (flock?.mode === "shared") claimed.set(flock.words, (claimed.get(flock.words) ?? 0) + 1);
-    }
-  }
-  return claimed;
-}
-
 function firstDoubt(
   { slots, directories }: LockProof,
-  claimed: ReadonlyMap<string, number>,
+  unprovenKeys: ReadonlySet<string>,
   { table, leadsTo }: ProofContext,
 ): Omit<LockDoubt, "uuid"> | undefined {
   for (const { key, name, file, flock } of slots) {
     if (!isSameFile(leadsTo(name), file)) return { cause: "name", key };
-    if (table !== "hidden" && !isAsProven(flock, table.get(flock?.words ?? ""), claimed)) {
-      return { cause: "lock", key };
-    }
+    if (table === "hidden") continue;
+    if (flock === undefined || !isAsProven(flock, table.get(flock.words))) return { cause: "lock", key };
+    if (flock.caller === "other" && unprovenKeys.has(key)) return { cause: "lock", key };
   }
   for (const { key, name, file } of directories) {
     if (!isSameFile(leadsTo(name), file)) return { cause: "name", key };
@@ -61,11 +53,6 @@ function firstDoubt(
   return table === "hidden" ? { cause: "not-shown" } : undefined;
 }
 
-function isAsProven(
-  flock: ProvenFlock | undefined,
-  times: number | undefined,
-  claimed: ReadonlyMap<string, number>,
-): boolean {
-  if (flock === undefined || times === undefined || times !== flock.times) return false;
-  return flock.mode === "exclusive" || claimed.get(flock.words)! <= times;
+function isAsProven(flock: ProvenFlock, times: number | undefined): boolean {
+  return times !== undefined && times === flock.times;
 }

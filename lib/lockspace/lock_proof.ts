@@ -1,5 +1,5 @@
 import type { LockMode } from "../access.ts";
-import type { LockDoubt, WatchedGuest } from "../driver/contract.ts";
+import type { CarrierClaim, LockDoubt, WatchedGuest } from "../driver/contract.ts";
 import { parseFlockLine } from "../process/descriptors.ts";
 import { readText } from "../process/descriptor_scan.ts";
 import { type FlockCounts, flockIn } from "../process/lock_table.ts";
@@ -34,6 +34,8 @@ export interface ProvenFlock {
    * our pid namespace has no number for whoever called.
    */
   times: number;
+  /** `carrier`: one of the guest's carriers called flock(2) itself, so that nobody else's lock has these words. */
+  caller: "carrier" | "other";
 }
 
 /** What a proof is taken by; `table` is `hidden` where the kernel shows no locks. */
@@ -59,7 +61,9 @@ export function proveLocks(guest: WatchedGuest, context: ProofContext): LockProo
       const name = `${key}.${slot}`;
       const file = context.leadsTo(name);
       if (file === undefined) return { uuid: guest.uuid, cause: "name", key };
-      const seen = locks.map(({ pid, slots }) => flockOn(file, { pid, descriptor: slots[slot] }, context));
+      const seen = locks.map(({ pid, slots }) =>
+        flockOn(file, { pid, descriptor: slots[slot], claims: guest.claims }, context)
+      );
       const held = seen.find((each) => each !== "other-file" && each !== "none");
       if (held === undefined) {
         return { uuid: guest.uuid, cause: seen.includes("none") ? "lock" : "name", key };
@@ -81,15 +85,20 @@ type SeenFlock = ProvenFlock | "none" | "not-shown" | "other-file";
 /** The flock that a process has in a descriptor on a file. */
 function flockOn(
   file: FileIdentity,
-  { pid, descriptor }: { pid: number; descriptor: number | undefined },
+  { pid, descriptor, claims }: {
+    pid: number;
+    descriptor: number | undefined;
+    claims: readonly CarrierClaim[];
+  },
   { table }: ProofContext,
 ): SeenFlock {
   if (descriptor === undefined || !isSameFile(openFile(pid, descriptor), file)) return "other-file";
   if (table === "hidden") return "not-shown";
   const words = flockIn(readText(`/proc/${pid}/fdinfo/${descriptor}`) ?? "");
-  const mode = words === undefined ? undefined : parseFlockLine(`1: ${words}`)?.mode;
-  if (words === undefined || mode === undefined) return "none";
-  return { words, mode, times: table.get(words) ?? 0 };
+  const entry = words === undefined ? undefined : parseFlockLine(`1: ${words}`);
+  if (words === undefined || entry === undefined) return "none";
+  const caller = claims.some((claim) => claim.pid === entry.pid) ? "carrier" : "other";
+  return { words, mode: entry.mode, times: table.get(words) ?? 0, caller };
 }
 
 function openFile(pid: number, descriptor: number): FileIdentity | undefined {

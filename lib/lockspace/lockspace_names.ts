@@ -1,3 +1,4 @@
+import { isWithin, mountPointOf } from "../identity/mounts.ts";
 import type { Lockspace } from "./lockspace.ts";
 import { statusOfName } from "./open_slots.ts";
 
@@ -58,24 +59,36 @@ const TELLING_FILESYSTEMS: ReadonlySet<string> = new Set([
 
 /**
  * What the names in a lockspace lead to, looked up again only when something may have changed: the directory itself, or
- * any mount, since one may lie over a single file. Where other hosts may change names, each is looked up in each pass:
+ * what is mounted over single names in it. Where other hosts may change names, each is looked up in each pass:
  * a directory on several servers has one time, and not the latest (GlusterFS).
  */
 export class LockspaceNames {
   readonly #lockspace: Lockspace;
+  readonly #clock: () => number;
   readonly #found = new Map<string, FileIdentity | undefined>();
   #trust: DirectoryTrust | undefined;
+  #round = 0;
 
-  constructor(lockspace: Lockspace) {
+  /** @param clock milliseconds of a clock that only goes forward */
+  constructor(lockspace: Lockspace, clock: () => number) {
     this.#lockspace = lockspace;
+    this.#clock = clock;
   }
 
   /** Begins a pass: what is asked from here on is as of now. */
   async begin(): Promise<void> {
     const stamp = await this.#stamp();
-    const trust = stamp === undefined ? undefined : trustAfter(this.#trust, stamp, performance.now());
-    if (trust === undefined || trust !== this.#trust) this.#found.clear();
+    const trust = stamp === undefined ? undefined : trustAfter(this.#trust, stamp, this.#clock());
+    if (trust === undefined || trust !== this.#trust) {
+      this.#found.clear();
+      this.#round++;
+    }
     this.#trust = trust;
+  }
+
+  /** Another one as soon as names are looked at again: as long as it stays, every name leads to what it led to. */
+  get round(): number {
+    return this.#round;
   }
 
   /** The file that a name leads to; undefined when there is none. */
@@ -102,11 +115,17 @@ export class LockspaceNames {
     if (reach === "network" || !TELLING_FILESYSTEMS.has(filesystem)) return undefined;
     try {
       const { dev, ino, mtime, ctime } = await Deno.stat(path); // waits elsewhere, should the disk not answer
-      const mounts = Deno.readTextFileSync("/proc/self/mountinfo");
-      return [dev, ino, mtime?.getTime(), ctime?.getTime(), mounts].join(" ");
+      return [dev, ino, mtime?.getTime(), ctime?.getTime(), ...this.#mountsInside()].join(" ");
     } catch {
       return undefined;
     }
+  }
+
+  /** The lines of what is mounted over names in the lockspace; none as a rule. */
+  #mountsInside(): string[] {
+    const { path } = this.#lockspace;
+    const lines = Deno.readTextFileSync("/proc/self/mountinfo").split("\n");
+    return lines.filter((line) => isWithin(mountPointOf(line) ?? "", path));
   }
 }
 

@@ -3,7 +3,7 @@ import { fileError } from "../errors.ts";
 import { removeIfPresent, writeThenRename } from "../files/atomic_write.ts";
 import { WrongShape } from "../files/json_shape.ts";
 import { readRecordFile } from "../files/record_file.ts";
-import { formatNote, type HolderNote, parseNote } from "./holder_note.ts";
+import { formatNote, type HolderNote, parseNote, PAUSED_NOTE_END } from "./holder_note.ts";
 import { keyDirectory } from "./key_state.ts";
 import type { Lockspace } from "./lockspace.ts";
 
@@ -21,7 +21,7 @@ export interface PausedGuest {
 }
 
 function pausedNotePath(lockspace: Lockspace, { leaseKey, hostId, uuid }: PausedGuest): string {
-  return `${keyDirectory(lockspace, leaseKey)}/${hostId}.${uuid}.paused.json`;
+  return `${keyDirectory(lockspace, leaseKey)}/${hostId}.${uuid}${PAUSED_NOTE_END}`;
 }
 
 /**
@@ -59,8 +59,8 @@ export function readPausedNote(lockspace: Lockspace, guest: PausedGuest): Holder
 }
 
 /**
- * Writes what a guest gives up, before the first lock goes. What an earlier pause wrote of a key stays: a resume that
- * was refused and cut off has found a later generation.
+ * Writes what a guest gives up, before the first lock goes. What an earlier pause wrote stays: a resume that was refused
+ * and cut off has found a later generation, and no carrier of a record that was made again tells of it.
  */
 export function writePausedNote(
   lockspace: Lockspace,
@@ -70,8 +70,8 @@ export function writePausedNote(
   const earlier = readPausedNote(lockspace, guest);
   const isOfSameStart = earlier?.process.startTime === note.process.startTime &&
     earlier.process.pid === note.process.pid;
-  const known = new Map((isOfSameStart ? earlier.grants ?? [] : []).map((grant) => [grant.key, grant]));
-  const grants = givenUp.map((grant) => known.get(grant.key) ?? grant);
+  const known = isOfSameStart ? earlier.grants ?? [] : [];
+  const grants = [...new Map([...givenUp, ...known].map((grant) => [grant.key, grant])).values()];
   writeThenRename(pausedNotePath(lockspace, guest), formatNote({ ...note, grants }));
 }
 

@@ -43,10 +43,12 @@ export function refuseLostLocks(
 ): void {
   const [unlocked] = unlockedResources(resources, driver.evidence(claimsOf(record)).flat());
   if (unlocked === undefined) return;
-  const { type, name } = unlocked;
+  const { type, name, keys } = unlocked;
+  const isLease = keys.some((key) => record.leaseKeys.includes(key));
+  const remedy = isLease ? "run: lockvisor attach" : `release the ${type} and acquire it anew`;
   const why = record.givenUp.length > 0
     ? `it was given up while the guest is paused; resume the guest first`
-    : `who held it has ended, or the lock was taken away; release the ${type} and acquire it anew`;
+    : `who held it has ended, or the lock was taken away; ${remedy}`;
   throw new LockvisorError(
     "data",
     `${type} ${name} of guest "${record.name}" is not locked any more: ${why}`,

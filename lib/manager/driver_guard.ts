@@ -1,4 +1,4 @@
-import type { DriverDefinition, PartialDriver } from "../driver/contract.ts";
+import type { DriverDefinition, LockWatch, PartialDriver } from "../driver/contract.ts";
 import { errnoOf, fileError, isErrorCode, LockvisorError } from "../errors.ts";
 import { JsonFields, WrongShape } from "../files/json_shape.ts";
 import { readCarrier, readKey, readLock } from "./guest_record.ts";
@@ -9,24 +9,32 @@ import { readCarrier, readKey, readLock } from "./guest_record.ts";
  */
 export function guarded(path: string, definition: DriverDefinition): DriverDefinition {
   const create = (config: Parameters<DriverDefinition["create"]>[0]) =>
-    guardMethods(path, watched(path, "create", () => definition.create(config)));
+    guardMethods(path, "create", watched(path, "create", () => definition.create(config)));
   // The definition's type ties its methods to its abilities; the wrapped driver has the same ones.
   return { ...definition, create } as DriverDefinition;
 }
 
-function guardMethods(path: string, driver: PartialDriver): PartialDriver {
-  if (typeof driver !== "object" || driver === null) {
+/** @param maker what has given the object, in the driver's words */
+function guardMethods<Methods extends PartialDriver | LockWatch>(
+  path: string,
+  maker: string,
+  made: Methods,
+): Methods {
+  if (typeof made !== "object" || made === null) {
     throw new LockvisorError(
       "unavailable",
-      `plugin ${path} is no driver: "create" gave no object; see docs/plugins.md`,
+      `plugin ${path} is no driver: "${maker}" gave no object; see docs/plugins.md`,
     );
   }
-  return new Proxy(driver, {
+  return new Proxy(made, {
     get(own, name) {
       const method = Reflect.get(own, name, own);
       if (typeof name !== "string" || typeof method !== "function") return method;
-      return (...args: unknown[]) =>
-        watched(path, name, () => checked(path, name, Reflect.apply(method, own, args)));
+      return (...args: unknown[]) => {
+        const result = watched(path, name, () => checked(path, name, Reflect.apply(method, own, args)));
+        if (name !== "watchLocks") return result;
+        return Promise.resolve(result).then((watch) => guardMethods(path, name, watch as LockWatch));
+      };
     },
   });
 }
@@ -63,7 +71,7 @@ function checked(path: string, method: string, result: unknown): unknown {
   if (check === undefined) return result;
   return Promise.resolve(result).then((outcome) => {
     try {
-      check(new JsonFields(outcome));
+      check(new JsonFields(LISTING.has(method) ? { list: outcome } : outcome));
       return outcome;
     } catch (error) {
       if (!(error instanceof WrongShape)) throw error;
@@ -99,7 +107,19 @@ const CHECKS: Record<string, (outcome: JsonFields) => void> = {
     outcome.list("carriers", readCarrier);
     outcome.list("missing", readKey);
   },
+  doubts: (outcome) => outcome.list("list", readDoubt),
+  confirm: (outcome) => outcome.list("list", readDoubt),
 };
+
+/** What gives a list and no object. */
+const LISTING: ReadonlySet<string> = new Set(["doubts", "confirm"]);
+
+/** A guest that would not be found is taken for one without doubt: better none is told of at all. */
+function readDoubt(value: unknown): void {
+  const doubt = new JsonFields(value, "a doubt");
+  doubt.text("uuid");
+  doubt.text("cause");
+}
 
 /** Whether an outcome is a refusal, which names a resource and holders then. */
 function isRefused(outcome: JsonFields): boolean {

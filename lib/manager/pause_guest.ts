@@ -7,6 +7,7 @@ import { hasMonitor } from "./guest_monitor.ts";
 import { type GuestRecord, settled, withGrants } from "./guest_record.ts";
 import { keysToGiveUp } from "./hotplug_plan.ts";
 import { formatLockState, parseLockState } from "./lock_state.ts";
+import { ownLease } from "./lost_locks.ts";
 import { startProcessors, stopProcessors } from "./processors.ts";
 import { holderText, lockedError } from "./refusal.ts";
 
@@ -62,11 +63,11 @@ export async function giveUpLocks(
   // Written before the first lock goes: whoever resumes after a crash takes back what is still held as well.
   let paused = record;
   await driver.giveUp(runningGuest(record), keysToGiveUp(record, record.resources), (givenUp) => {
-    // What an earlier pause wrote stays: a resume that was refused and cut off has found a later generation.
-    const earlier = record.givenUp.filter(({ key }) => givenUp.some((each) => each.key === key));
+    // What an earlier pause wrote stays: a resume that was refused and cut off has found a later generation, and no
+    // carrier of a record that was made again tells of it.
     paused = store.update(record, (current) => ({
       ...settled(current, "paused"),
-      givenUp: [...withGrants(givenUp, earlier)],
+      givenUp: [...withGrants(givenUp, current.givenUp)],
     }));
   });
   failpoint("pause.unnoted");
@@ -117,7 +118,9 @@ export async function finishResuming(
   locked: GuestRecord,
 ): Promise<GuestRecord> {
   try {
-    refuseLostLocks(driver, locked, locked.resources.filter(({ keys }) => keys.length > 0));
+    // Without the lease on itself the guest may have been started a second time.
+    const wanted = [...locked.resources.filter(({ keys }) => keys.length > 0), ...ownLease(locked)];
+    refuseLostLocks(driver, locked, wanted);
     await startProcessors(locked);
   } catch (error) {
     store.update(locked, (current) => settled(current, current.state));

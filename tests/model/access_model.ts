@@ -25,7 +25,7 @@ export interface ModelCarrier {
   /** Not known until the program has started it. */
   pid: number | undefined;
   lives: boolean;
-  /** The keys it was given, as they were asked for. */
+  /** The keys it was given, as they were asked for, as far as the guest's record tells it. */
   open: Map<Key, Access>;
   /** Those that it has flocked. */
   held: Set<Key>;

@@ -161,16 +161,27 @@ export function pause(model: AccessModel, name: GuestName, locks: "kept" | "rele
   return { 0: { change } };
 }
 
-/** Taking back what a pause gave up. */
-export function resume(model: AccessModel, name: GuestName, changes: "refuse" | "accept"): Foresight {
+/**
+ * Taking back what a pause gave up.
+ * @param carriedIn the process that has a key, once it has been taken back
+ */
+export function resume(
+  model: AccessModel,
+  { guest: name, changes }: Extract<Operation, { kind: "resume" }>,
+  carriedIn: (key: Key) => number | undefined,
+): Foresight {
   const guest = model.guests.get(name);
   if (guest === undefined) return NOT_RUNNING;
   const plan = new Map([...guest.givenUp].map(([key, { access }]) => [key, access]));
   const inTheWay = () => model.conflicts(plan);
   const foresight: Foresight = {};
   if (inTheWay().size > 0) foresight[75] = { says: /is locked by guest "/, inTheWay };
+  const isOpenIn = (carriers: readonly ModelCarrier[], key: Key) =>
+    carriers.some(({ open }) => open.has(key));
+  // A record that was made again does not tell who had it.
+  const isRecorded = [...plan.keys()].every((key) => isOpenIn(guest.carriers, key));
   const dead = guest.carriers.filter(({ lives }) => !lives);
-  if (dead.some(({ open }) => [...open.keys()].some((key) => guest.givenUp.has(key)))) {
+  if (isRecorded && [...plan.keys()].some((key) => isOpenIn(dead, key))) {
     foresight[65] = { says: /release and acquire the (disk|lease) anew/ };
   }
   if (Object.keys(foresight).length > 0) return foresight;
@@ -179,28 +190,50 @@ export function resume(model: AccessModel, name: GuestName, changes: "refuse" | 
     return { 75: { says: /in between, and may have been written; guest "\w" stays paused/ } };
   }
   const takeBack = () => {
-    const uncarried = new Map(plan);
-    for (const { open, held } of guest.carriers) {
-      for (const key of open.keys()) {
-        if (!plan.has(key)) continue;
-        held.add(key);
-        uncarried.delete(key);
-      }
-    }
-    // With the records went the holders that held nothing then: a new one carries for them.
-    if (uncarried.size > 0) guest.carriers.push(carrier("holder", uncarried));
+    if (isRecorded) retake(guest, plan);
+    else takeAnew(guest, plan, carriedIn);
     model.count(plan, name, guest);
     guest.givenUp.clear();
   };
-  const stillLost = guest.resources.some(({ resource }) =>
-    model.names.keysOf(resource).some((key) => !plan.has(key) && !model.isHeldBy(guest, key))
-  );
-  if (stillLost) return { 65: { says: /is not locked any more: /, change: takeBack } };
+  const wanted = [
+    model.names.leaseOf(name),
+    ...guest.resources.flatMap(({ resource }) => model.names.keysOf(resource)),
+  ];
+  if (wanted.some((key) => !plan.has(key) && !model.isHeldBy(guest, key))) {
+    return { 65: { says: /is not locked any more: /, change: takeBack } };
+  }
   const change = () => {
     takeBack();
     guest.state = "running";
   };
   return { 0: { change } };
+}
+
+/** In the very descriptors in which it was held. */
+function retake({ carriers }: ModelGuest, plan: ReadonlyMap<Key, Access>): void {
+  for (const { open, held } of carriers) {
+    for (const key of open.keys()) if (plan.has(key)) held.add(key);
+  }
+}
+
+/** In whichever process of the guest has a descriptor for it still; what none has is in a new one. */
+function takeAnew(
+  guest: ModelGuest,
+  plan: ReadonlyMap<Key, Access>,
+  carriedIn: (key: Key) => number | undefined,
+): void {
+  const elsewhere = new Map(plan);
+  for (const { pid, lives, open, held } of guest.carriers) {
+    for (const [key, access] of plan) {
+      open.delete(key);
+      if (!lives || carriedIn(key) !== pid) continue;
+      open.set(key, access);
+      held.add(key);
+      elsewhere.delete(key);
+    }
+  }
+  guest.carriers = guest.carriers.filter(({ kind, open }) => kind === "guest" || open.size > 0);
+  if (elsewhere.size > 0) guest.carriers.push(carrier("holder", elsewhere));
 }
 
 /** A guest's end by `stop`; once more it is no failure. */

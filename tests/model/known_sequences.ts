@@ -56,6 +56,65 @@ export const KNOWN_SEQUENCES: readonly (readonly Operation[])[] = [
     { kind: "attach" },
     release("A", "cluster:db"),
   ],
+  // A second pause forgot what the first one had given up, if the record had been made again in between.
+  [
+    adopt("A", wish("cluster:db")),
+    { kind: "pause", guest: "A", locks: "released" },
+    { kind: "wipe-and-attach" },
+    { kind: "pause", guest: "A", locks: "released" },
+    { kind: "resume", guest: "A", changes: "refuse" },
+  ],
+  // So did the note of it, and the resource was in no record that was made again.
+  [
+    adopt("A", wish("cluster:db")),
+    { kind: "pause", guest: "A", locks: "released" },
+    { kind: "wipe-and-attach" },
+    { kind: "pause", guest: "A", locks: "released" },
+    { kind: "wipe-and-attach" },
+  ],
+  // The end of a holder that no record told to have what was given up kept nobody from taking that back.
+  [
+    adopt("A", wish("cluster:db")),
+    { kind: "pause", guest: "A", locks: "released" },
+    { kind: "wipe-and-attach" },
+    { kind: "kill-holder", guest: "A", which: 0 },
+    { kind: "resume", guest: "A", changes: "refuse" },
+  ],
+  // It was taken back in another process of the guest, which had it open since before the record was made again.
+  [
+    adopt("A", wish("disk1"), wish("cluster:db")),
+    { kind: "pause", guest: "A", locks: "released" },
+    { kind: "wipe-and-attach" },
+    release("A", "cluster:db"),
+    acquire("A", wish("cluster:db")),
+    { kind: "pause", guest: "A", locks: "released" },
+    { kind: "resume", guest: "A", changes: "refuse" },
+  ],
+  // A guest that had lost the lease on itself was told that it ran on with its locks.
+  [
+    adopt("A"),
+    { kind: "pause", guest: "A", locks: "kept" },
+    { kind: "kill-holder", guest: "A", which: 0 },
+    { kind: "resume", guest: "A", changes: "refuse" },
+    { kind: "attach" },
+    { kind: "resume", guest: "A", changes: "refuse" },
+  ],
+  // Two guests had lost the same disk, and the one that was attached first took it again, so that the other could not.
+  [
+    adopt("A", wish("disk1")),
+    { kind: "kill-holder", guest: "A", which: 0 },
+    adopt("B", wish("disk1", "shared")),
+    { kind: "kill-holder", guest: "B", which: 0 },
+    { kind: "attach" },
+  ],
+  // With the lease on itself that a paused guest took again went the note of what it had given up.
+  [
+    adopt("A", wish("cluster:db")),
+    { kind: "pause", guest: "A", locks: "released" },
+    { kind: "kill-holder", guest: "A", which: 0 },
+    { kind: "attach" },
+    { kind: "wipe-and-attach" },
+  ],
 ];
 
 function wish(resource: ResourceName, access: Access = "exclusive"): Wish {

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { AccessModel, type ModelGuest } from "./access_model.ts";
+import { AccessModel, type Key, type ModelGuest } from "./access_model.ts";
 import { acceptAttached, type Records } from "./attached.ts";
 import * as foresight from "./foresight.ts";
 import { assertEnded, assertGenerations, assertLocks, holdersBeside, ownDescriptorsBelow } from "./kernel.ts";
@@ -84,7 +84,11 @@ class Player {
       }
       case "resume": {
         const { guest, changes } = operation;
-        const foreseen = foresight.resume(model, guest, changes);
+        const carriedIn = (key: Key) =>
+          stage.record(guest)?.carriers.find(({ locks }) =>
+            locks.some((lock) => stage.keyNamed(lock.key) === key)
+          )?.pid;
+        const foreseen = foresight.resume(model, operation, carriedIn);
         const flags = changes === "accept" ? ["--accept-changes"] : [];
         return this.#settle(foreseen, await this.#run(["resume", guest, ...flags]));
       }
