@@ -1,6 +1,13 @@
 import assert from "node:assert/strict";
 import { Agent } from "./support/agent.ts";
-import { type Address, type Answer, formatRequest, HttpClient, type Request } from "./support/http_client.ts";
+import {
+  type Address,
+  type Answer,
+  formatRequest,
+  HttpClient,
+  type Request,
+} from "./support/agent_client.ts";
+import { BODIES, get, post, REQUESTS } from "./support/hostile_requests.ts";
 import { until } from "./support/until.ts";
 import { World } from "./support/world.ts";
 
@@ -24,139 +31,6 @@ function assertRefusal(answer: Answer, status: number, label: string): void {
   // deno-lint-ignore no-control-regex
   assert.doesNotMatch(error.message, /[\u0000-\u001f\u007f-\u009f]/, label);
 }
-
-function get(target: string, ...fields: string[]): string {
-  return `GET ${target} HTTP/1.1\r\nhost: localhost\r\n${fields.map((field) => `${field}\r\n`).join("")}\r\n`;
-}
-
-function post(...fields: string[]): string {
-  return get("/v1/check", ...fields).replace("GET", "POST");
-}
-
-const LONG = "a".repeat(9000);
-
-/** What is no request, or asks for what is not there: over the socket and over TCP. */
-const REQUESTS: [label: string, bytes: string, status: number][] = [
-  ["no HTTP", "\x16\x03\x01\x02\x00\x01\x00", 400],
-  ["words", "give me all locks\r\n\r\n", 400],
-  ["no version", "GET /healthz\r\n\r\n", 400],
-  ["version 2", "GET /healthz HTTP/2.0\r\nhost: a\r\n\r\n", 505],
-  ["version 9.9", "GET /healthz HTTP/9.9\r\nhost: a\r\n\r\n", 505],
-  ["two spaces", "GET  /healthz HTTP/1.1\r\nhost: a\r\n\r\n", 400],
-  ["bare line feeds", "GET /healthz HTTP/1.1\nhost: a\n\n", 400],
-  ["empty lines", "\r\n\r\n\r\n\r\n", 400],
-  ["no host", "GET /healthz HTTP/1.1\r\n\r\n", 400],
-  ["two hosts", get("/healthz", "host: localhost"), 400],
-  ["a host that is none", "GET /healthz HTTP/1.1\r\nhost: a b\r\n\r\n", 400],
-  ["no colon", get("/healthz", "nonsense"), 400],
-  ["a blank in a name", get("/healthz", "x y: z"), 400],
-  ["a blank before the colon", post("transfer-encoding : chunked"), 400],
-  ["a folded field", get("/healthz", "x: y", " z"), 400],
-  ["NUL in a field", get("/healthz", "x: a\0b"), 400],
-  ["a carriage return in a field", get("/healthz", "x: a\rb"), 400],
-  ["NUL in the target", get("/v1/guests/a\0b"), 400],
-  ["an escape sequence in the target", get("/v1/guests/\x1b[31m"), 400],
-  ["raw UTF-8 in the target", get("/v1/guests/ü"), 400],
-  ["a backslash in the target", get("/v1\\guests"), 400],
-  ["a percent sign alone", get("/v1/guests/100%"), 400],
-  ["no hexadecimal digits", get("/v1/guests/%zz"), 400],
-  ["a target that is no path", get("v1/guests"), 400],
-  ["bytes that are no UTF-8", get("/v1/guests/%ff%fe"), 404],
-  ["overlong UTF-8", get("/v1/guests/%c0%ae%c0%ae"), 404],
-  ["half a surrogate", get("/v1/guests/%ed%a0%80"), 404],
-  ["NUL, encoded", get("/v1/guests/%00"), 404],
-  ["a line break, encoded", get("/v1/guests/a%0d%0ab"), 404],
-  ["an escape sequence, encoded", get("/v1/guests/%1b%5b31m"), 404],
-  ["a direction override", get("/v1/guests/%e2%80%ae"), 404],
-  ["up", get("/v1/guests/../x"), 404],
-  ["up and away", get("/../../../../etc/passwd"), 404],
-  ["up, encoded", get("/v1/guests/%2e%2e"), 404],
-  ["up, encoded twice", get("/v1/guests/%252e%252e"), 404],
-  ["a path in a name", get("/v1/guests/%2e%2e%2f%2e%2e%2fetc%2fpasswd"), 404],
-  ["a slash, encoded", get("/v1/guests/a%2fb"), 404],
-  ["two slashes", get("//v1/guests"), 404],
-  ["another server's path", get("http://localhost/etc/passwd"), 404],
-  ["a prototype's property", get("/constructor"), 404],
-  ["a guest called __proto__", get("/v1/guests/__proto__"), 404],
-  ["a guest of 8000 letters", get(`/v1/guests/${LONG.slice(0, 8000)}`), 404],
-  ["a query for a prototype", get("/v1/guests?__proto__=1"), 422],
-  ["a query with NUL", get("/v1/guests?%00=%00"), 422],
-  ["a disk with NUL", get("/v1/locks?disk=/a%00b"), 422],
-  ["a disk with a line break", get("/v1/locks?disk=/a%0ab"), 422],
-  ["a relative disk", get("/v1/locks?disk=../../etc/passwd"), 422],
-  ["a disk that is a device", get("/v1/locks?disk=/dev/null"), 422],
-  ["a disk that is a directory", get("/v1/locks?disk=/proc/self/fd"), 422],
-  ["the star", "OPTIONS * HTTP/1.1\r\nhost: localhost\r\n\r\n", 404],
-  ["a method that tunnels", "CONNECT localhost:1 HTTP/1.1\r\nhost: localhost\r\n\r\n", 501],
-  ["a long method", `${"A".repeat(40)} / HTTP/1.1\r\nhost: localhost\r\n\r\n`, 501],
-  ["a method that is none", "G(ET / HTTP/1.1\r\nhost: localhost\r\n\r\n", 400],
-  ["a long target", get(`/${LONG}`), 414],
-  ["a line without end", `GET /${"a".repeat(40_000)}`, 414],
-  ["many fields", get("/healthz", ...Array.from({ length: 101 }, (_, at) => `x${at}: y`)), 431],
-  ["a large field", get("/healthz", `x: ${"y".repeat(20_000)}`), 431],
-  ["a head without end", `GET / HTTP/1.1\r\n${"x: y\r\n".repeat(50_000)}`, 431],
-  ["an expectation", get("/healthz", "expect: miracles"), 417],
-  ["a negative length", post("content-length: -1"), 400],
-  ["a length in words", post("content-length: ten"), 400],
-  ["two lengths in one", post("content-length: 5, 5"), 400],
-  ["two lengths", post("content-length: 5", "content-length: 6"), 400],
-  ["a length and chunks", post("content-length: 5", "transfer-encoding: chunked"), 400],
-  ["chunks twice", post("transfer-encoding: chunked, chunked"), 400],
-  ["another coding", post("transfer-encoding: gzip, chunked"), 501],
-  ["chunks in HTTP/1.0", post("transfer-encoding: chunked").replace("1.1", "1.0"), 400],
-  ["no chunk", post("transfer-encoding: chunked") + "nonsense\r\n", 400],
-  ["a chunk that is longer than it says", post("transfer-encoding: chunked") + "1\r\nabc\r\n", 400],
-  ["a chunk of 4 GB", post("transfer-encoding: chunked") + "ffffffff\r\n", 413],
-  ["a body of 100 GB", post("content-length: 99999999999"), 413],
-  ["a body of more than there are numbers", post(`content-length: ${"9".repeat(400)}`), 413],
-];
-
-const nested = (depth: number) => "[".repeat(depth) + "]".repeat(depth);
-const disks = (entry: string) => `{"disks":[${entry}]}`;
-
-/** Bodies that are no wish for locks: over the socket, since nothing is changed over TCP. */
-const BODIES: [label: string, body: string | Uint8Array, status: number][] = [
-  ["truncated", '{"disks":[{"path":"/a"', 400],
-  ["two values", "{} {}", 400],
-  ["blanks", "   ", 400],
-  ["NUL", "\0", 400],
-  ["a trailing comma", '{"disks":[],}', 400],
-  ["no number", '{"disks":NaN}', 400],
-  ["a comment", "{/* */}", 400],
-  ["no UTF-8", new Uint8Array([0x22, 0xff, 0xfe, 0x22]), 400],
-  ["UTF-16", new Uint8Array([0xff, 0xfe, 0x7b, 0, 0x7d, 0]), 400],
-  ["a raw line break in a text", '{"disks":[{"path":"/a\nb"}]}', 400],
-  ["brackets that open only", "[".repeat(500_000), 400],
-  ["deep", nested(250_000), 422],
-  ["deep inside", disks(nested(250_000)), 422],
-  ["deep objects", '{"a":'.repeat(100_000) + "1" + "}".repeat(100_000), 422],
-  ["a list", "[]", 422],
-  ["a text", '"/a"', 422],
-  ["null", "null", 422],
-  ["a number", "1e999", 422],
-  ["disks that are no list", '{"disks":{"length":1,"0":{"path":"/a"}}}', 422],
-  ["a disk that is a text", disks('"/a"'), 422],
-  ["a disk that is null", disks("null"), 422],
-  ["a path that is a list", disks('{"path":["/a"]}'), 422],
-  ["a path that is empty", disks('{"path":""}'), 422],
-  ["a long path", disks(`{"path":"/${LONG}"}`), 422],
-  ["a path with NUL", disks('{"path":"/a\\u0000b"}'), 422],
-  ["a path with an escape sequence", disks('{"path":"/\\u001b[31m"}'), 422],
-  ["half a surrogate", disks('{"path":"/\\ud800"}'), 422],
-  ["up", disks('{"path":"../../etc/passwd"}'), 422],
-  ["an unknown field", disks('{"path":"/a","force":true}'), 422],
-  ["an unknown field with NUL", '{"\\u0000":1}', 422],
-  ["a prototype", '{"__proto__":{"disks":[{"path":"/a"}]}}', 422],
-  ["a prototype beside", '{"__proto__":{},"disks":[{"path":"/a"}]}', 422],
-  ["a disk's prototype", disks('{"path":"/a","__proto__":{"access":"shared"}}'), 422],
-  ["a constructor", '{"constructor":{"prototype":{}}}', 422],
-  ["a name twice: the last counts", '{"disks":[{"path":"/dev/zero"}],"disks":[]}', 422],
-  ["a thousand disks that are not there", disks(Array(1000).fill('{"path":"/absent"}').join()), 422],
-  ["ten thousand disks", disks(Array(10_000).fill('{"path":"/absent"}').join()), 422],
-  ["many names", `{${Array.from({ length: 50_000 }, (_, at) => `"n${at}":1`).join()}}`, 422],
-  ["a megabyte and a byte", " ".repeat(1024 * 1024 + 1), 413],
-  ["a megabyte of blanks", " ".repeat(1024 * 1024 - 2) + "{}", 422],
-];
 
 /** Open descriptors of a process. */
 function descriptors(pid: number): number {

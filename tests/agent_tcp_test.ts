@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { ROUTES } from "../lib/agent/api/routes.ts";
 import { Agent } from "./support/agent.ts";
-import { ask } from "./support/http_client.ts";
+import { ask } from "./support/agent_client.ts";
 import { World } from "./support/world.ts";
 
 Deno.test("over TCP everything can be read, and nothing be changed", async () => {

@@ -1,5 +1,5 @@
 import type { AgentEvent, EventType } from "../../lib/agent/event.ts";
-import { type Address, type Answer, ask, formatRequest, HttpClient, type Request } from "./http_client.ts";
+import { type Address, type Answer, ask, formatRequest, HttpClient, type Request } from "./agent_client.ts";
 import { until } from "./until.ts";
 import { BINARY, type Finished, type World } from "./world.ts";
 

@@ -4,7 +4,7 @@ import type * as z from "zod";
 import { matchRoutes } from "../../lib/agent/api/routes.ts";
 import { errorResult, healthResult } from "../../lib/agent/api/schemas.ts";
 import type { Agent } from "./agent.ts";
-import type { Answer, Request } from "./http_client.ts";
+import type { Answer, Request } from "./agent_client.ts";
 
 /** A path of the document with what it says of each method. */
 type Operations = Record<string, { responses: Record<string, { content: Record<string, unknown> }> }>;
