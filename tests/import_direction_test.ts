@@ -12,7 +12,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ["deno.json"],
   ["lib/errors.ts", "lib/access.ts", "lib/version.ts", "lib/failpoint_names.ts"],
   ["lib/failpoint.ts", "lib/failpoint_armed.ts"],
-  ["lib/files", "lib/libc"],
+  ["lib/files", "lib/libc", "lib/http"],
   ["lib/process", "lib/identity"],
   ["lib/qmp", "lib/config", "lib/lockspace"],
   ["lib/driver", "lib/carrier"],
