@@ -147,7 +147,10 @@ export class HttpConnection {
 
   async #answer(head: RequestHead, body: Uint8Array): Promise<Onwards> {
     const controller = this.#controller = new AbortController();
-    this.#socket.watch(() => controller.abort());
+    this.#socket.watch(() => {
+      controller.abort();
+      this.#endStream?.();
+    });
     try {
       const response = await this.#handled(head, body, controller.signal);
       if (response === undefined) return "over";
