@@ -99,6 +99,7 @@ export class RawClient {
   close(): void {
     if (!this.#isClosed) this.connection.close();
     this.#isClosed = true;
+    this.#came = new Uint8Array(0);
   }
 }
 
@@ -150,6 +151,11 @@ export class ServedSocket implements AsyncDisposable {
         await new Promise((resolve) => setTimeout(resolve, 5));
       }
     }
+  }
+
+  /** Drops clients that are closed. */
+  forget(): void {
+    this.#clients.length = 0;
   }
 
   /** One request on a connection of its own. */
