@@ -199,13 +199,13 @@ for (const way of ["closes its connection", "closes it in two steps", "closes it
     const client = await served.connect();
     await client.send(get("/first") + get("/slow"));
     if (way !== "closes it with an answer unread") await client.answer();
-    await started.promise;
+    await started.wait("the handler runs");
     if (way === "closes it in two steps") {
       await client.connection.closeWrite();
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
     client.close();
-    await aborted.promise;
+    await aborted.wait("the signal is aborted");
     await until("the connection is let go", () => served.server.connections === 0);
     assert.deepEqual(served.problems, []);
   });
@@ -262,7 +262,7 @@ for (const waits of ["for its signal", "for nothing"]) {
     await client.send(get("/events"));
     await client.until("one");
     client.close();
-    await ended.promise;
+    await ended.wait("the stream is ended");
     await until("the connection is let go", () => served.server.connections === 0);
     assert.deepEqual(served.problems, []);
   });
@@ -284,7 +284,7 @@ Deno.test("return() of a stream is called whose next piece never comes", async (
   await client.send(get("/"));
   await client.until("\r\n\r\n");
   client.close();
-  await returned.promise;
+  await returned.wait("return() is called");
   await until("the connection is let go", () => served.server.connections === 0);
 });
 
@@ -337,7 +337,7 @@ Deno.test("a stream is asked for no more than its client reads", async () => {
   await client.bytes(10_000_000);
   assert.ok(asked >= 1000);
   client.close();
-  await ended.promise;
+  await ended.wait("the stream is ended");
 });
 
 Deno.test("what fails in a handler is told, and the client gets 500", async () => {
@@ -371,6 +371,20 @@ Deno.test("what fails in a handler is told, and the client gets 500", async () =
   ]);
 });
 
+Deno.test("serving goes on when nobody can be told of a problem, or put it into words", async () => {
+  const broken = () => {
+    throw new Error("the log is full");
+  };
+  await using served = new ServedSocket({ handler: broken, fail: broken, problem: broken });
+  const client = await served.connect();
+  await client.send(get("/"));
+  assert.equal((await client.answer()).status, 500);
+  await client.send("nonsense\r\n");
+  const answer = await client.answer();
+  assert.equal(answer.status, 400);
+  assert.match(answer.body, /^the request line is not /);
+});
+
 Deno.test("closing lets what is under way be answered, and ends what waits", async () => {
   const go = signalled();
   const started = signalled();
@@ -401,12 +415,12 @@ Deno.test("closing lets what is under way be answered, and ends what waits", asy
   await stream.send(get("/stream"));
   await stream.until("one\r\n");
   await slow.send(get("/slow"));
-  await started.promise;
+  await started.wait("the handler runs");
   const closed = served.server.close(20_000);
   assert.equal((await idle.rest()).length, 0);
   assert.equal(await stream.chunk(), "");
   assert.equal((await stream.rest()).length, 0);
-  await streamEnded.promise;
+  await streamEnded.wait("the stream is ended");
   await assert.rejects(Deno.connect({ transport: "unix", path: served.path }));
   go.give();
   const answer = await slow.answer();
@@ -429,9 +443,9 @@ Deno.test("closing cuts off what is not done within the grace", async () => {
   });
   const client = await served.connect();
   await client.send(get("/"));
-  await started.promise;
+  await started.wait("the handler runs");
   await served.server.close(50);
-  await aborted.promise;
+  await aborted.wait("the signal is aborted");
   assert.equal((await client.rest()).length, 0);
   assert.equal(served.server.connections, 0);
 });

@@ -1,3 +1,4 @@
+import { withinDeadline } from "../../lib/qmp/deadline.ts";
 import { HttpServer, type HttpServerOptions } from "../../lib/http/server.ts";
 
 /** One answer as it came over the wire, its body with the chunks put together. */
@@ -87,7 +88,7 @@ export class RawClient {
 
   async #more(): Promise<boolean> {
     const room = new Uint8Array(64 * 1024);
-    const count = await this.connection.read(room).catch(() => null);
+    const count = await soon("the server sends or closes", this.connection.read(room).catch(() => null));
     if (count === null) return false;
     const joined = new Uint8Array(this.#came.length + count);
     joined.set(this.#came);
@@ -179,9 +180,20 @@ export function get(target: string, ...headers: string[]): string {
   return [`GET ${target} HTTP/1.1`, "Host: localhost", ...headers, "", ""].join("\r\n");
 }
 
-/** A promise, and what settles it. */
-export function signalled<T = void>(): { promise: Promise<T>; give: (value: T) => void } {
-  let give!: (value: T) => void;
-  const promise = new Promise<T>((resolve) => give = resolve);
-  return { promise, give };
+/** A promise, what settles it, and how a test waits for it. */
+export function signalled(): {
+  promise: Promise<void>;
+  give: () => void;
+  wait: (what: string) => Promise<void>;
+} {
+  let give!: () => void;
+  const promise = new Promise<void>((resolve) => give = resolve);
+  return { promise, give, wait: (what) => soon(what, promise) };
+}
+
+/** Waits for a promise. @throws when that takes longer than anything here should */
+async function soon<T>(what: string, promise: Promise<T>): Promise<T> {
+  const outcome = await withinDeadline(promise, 20_000);
+  if (outcome.kind === "late") throw new Error(`not within 20 s: ${what}`);
+  return outcome.value;
 }
