@@ -89,6 +89,7 @@ const HOSTILE: readonly [name: string, request: string, status: number][] = [
   ["length and chunks", chunked("0\r\n\r\n", "Content-Length: 5"), 400],
   ["chunks in HTTP/1.0", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400],
   ["chunked twice", chunked("0\r\n\r\n", "Transfer-Encoding: chunked"), 400],
+  ["chunked, and an empty one", post(["Transfer-Encoding: chunked", "Transfer-Encoding:"]), 400],
   ["chunked twice in one header", post(["Transfer-Encoding: chunked, chunked"]), 400],
   ["no transfer coding", post(["Transfer-Encoding: "]), 400],
   ["an unknown transfer coding", post(["Transfer-Encoding: gzip"]), 501],
@@ -127,16 +128,17 @@ Deno.test("what breaks the protocol is answered with its status, and the connect
   });
   for (const [name, request, status] of HOSTILE) {
     await test.step(`${name}: ${status}`, async () => {
-      const client = await served.connect();
-      await client.send(`${get("/before")}${request}`);
-      assert.equal((await client.answer()).status, 200);
-      await client.send(get("/smuggled")).catch(() => {});
-      const answer = await client.answer();
-      assert.equal(answer.status, status, answer.body);
-      assert.equal(JSON.parse(answer.body).error.code, status);
-      assert.equal(answer.headers.get("connection"), "close");
-      assert.equal((await client.rest()).length, 0, "nothing comes after it");
-      client.close();
+      for (const after of ["", get("/smuggled")]) {
+        const client = await served.connect();
+        await client.send(`${get("/before")}${request}${after}`);
+        assert.equal((await client.answer()).status, 200);
+        const answer = await client.answer();
+        assert.equal(answer.status, status, answer.body);
+        assert.equal(JSON.parse(answer.body).error.code, status);
+        assert.equal(answer.headers.get("connection"), "close");
+        assert.equal((await client.rest()).length, 0, "nothing comes after it");
+        client.close();
+      }
     });
   }
   assert.deepEqual([...new Set(handled)], ["/before"]);
@@ -339,6 +341,16 @@ Deno.test("requests sent ahead of their answers do not fill the memory", async (
   await client.connection.closeWrite();
   const statuses = latin1(await answers).match(/HTTP\/1.1 \d+/g) ?? [];
   assert.equal(statuses.length, 1 + sent / get("/more").length);
+});
+
+Deno.test("ahead of what is wanted there is no more room than there was", () => {
+  const parser = new RequestParser(DEFAULT_LIMITS);
+  const room = parser.room("ahead").length;
+  feed(parser, get("/").repeat(room).slice(0, room));
+  assert.equal(parser.room("ahead").length, 0);
+  assert.equal(parser.next().kind, "request");
+  assert.equal(parser.room("ahead").length, get("/").length);
+  assert.equal(parser.room("wanted").length, get("/").length);
 });
 
 Deno.test("a body in the smallest chunks takes up no more than its bytes", () => {

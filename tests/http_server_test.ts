@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { Deadline } from "../lib/http/deadline.ts";
 import type { HttpRequest, HttpResponse } from "../lib/http/message.ts";
 import { HttpServer } from "../lib/http/server.ts";
 import { get, RawClient, ServedSocket, signalled } from "./support/http_client.ts";
@@ -470,4 +471,28 @@ Deno.test("TCP is served as well", async () => {
   client.close();
   await server.close(1000);
   assert.deepEqual(problems, []);
+});
+
+Deno.test("a deadline passes when it was set to last, once, and not when it is off", async () => {
+  const passed: number[] = [];
+  const deadline = new Deadline(() => passed.push(performance.now()));
+  const start = performance.now();
+  deadline.set(20);
+  deadline.set(150);
+  await until("it passes", () => passed.length > 0);
+  assert.ok(passed[0]! - start >= 149, `after ${passed[0]! - start} ms`);
+  deadline.set(10_000);
+  deadline.set(20);
+  await until("an earlier one passes", () => passed.length > 1);
+  deadline.set(20);
+  deadline.off();
+  const later = new Deadline(() => passed.push(0));
+  later.set(60);
+  await until("time goes by", () => passed.at(-1) === 0);
+  assert.equal(passed.length, 3);
+  deadline.set(20);
+  deadline.end();
+  deadline.set(20);
+  later.end();
+  later.set(20);
 });
