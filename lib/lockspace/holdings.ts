@@ -10,7 +10,7 @@ const HOLDER_COMMAND = "lockvisor-hold";
 /**
  * The locks of a lockspace that processes of this host hold, by the `lock:` lines of their own fdinfo. One pass over
  * /proc. A lock on a file that its name does not lead to any more is none. Where the kernel does not show the locks of
- * the lockspace's filesystem, open lock files count.
+ * the lockspace's filesystem, open lock files count. Processes that we may not look into are left out.
  * @param pids whom to look at; default: all processes
  */
 export function holdingsIn(lockspace: Lockspace, pids?: readonly number[]): Holding[] {
@@ -66,7 +66,8 @@ function watchedPid({ pid }: ProcessIdentity): number | undefined {
 
 function locksOf(lockspace: Lockspace, pid: number, leadsTo: NameCheck): CarriedLock[] {
   const locks = new Map<string, CarriedLock>();
-  for (const { key, slot, descriptor, locked } of slotsOpenIn(lockspace, pid, leadsTo)) {
+  const slots = slotsOpenIn(lockspace, pid, leadsTo);
+  for (const { key, slot, descriptor, locked } of slots === "hidden" ? [] : slots) {
     if (lockspace.evidence === "shown" && !locked) continue;
     const lock = locks.get(key) ?? { key, slots: {} };
     lock.slots[slot] = descriptor;

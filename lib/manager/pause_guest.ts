@@ -40,6 +40,9 @@ export async function finishPausing(
   record: GuestRecord,
   pending: "pause" | "pause-release",
 ): Promise<GuestRecord> {
+  if (pending === "pause-release") {
+    await driver.requireReach?.(runningGuest(record), keysToGiveUp(record, record.resources));
+  }
   // Written first: a guest whose processors stand still must not pass for a running one.
   const announced = hasMonitor(record)
     ? store.update(record, (current) => ({ ...current, pending }))
