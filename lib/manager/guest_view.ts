@@ -5,7 +5,7 @@ import type { Life } from "../process/process_identity.ts";
 import { lifeOf } from "../process/process_identity.ts";
 import type { GuestRecord, GuestState } from "./guest_record.ts";
 import type { GuestStore, RecordEntry } from "./guest_store.ts";
-import { heldByKey } from "./lost_locks.ts";
+import { claimsOf, heldByKey } from "./lost_locks.ts";
 
 /** A guest as `status` shows it: the record's words, the kernel's facts. */
 export interface GuestView {
@@ -80,7 +80,7 @@ function observeGuest(
   state: GuestState,
   { driver, faults }: { driver: Driver | undefined; faults: LockvisorError[] },
 ): ObservedGuest {
-  const claims = record.carriers.map(({ pid, kind, locks }) => ({ pid, kind, locks }));
+  const claims = claimsOf(record);
   const evidence = answerOf(() => driver?.evidence(claims).flat(), faults)?.answer ??
     claims.flatMap(({ locks }) => locks.map(({ key }): LockEvidence => ({ key, held: null })));
   return { view: viewOf(record, evidence, state), locks: countLocks(record, evidence) };
