@@ -52,8 +52,8 @@ export class Agent {
   #auditDue: ReturnType<typeof setTimeout> | undefined;
   #auditing: Promise<void> | undefined;
   #auditAgain = false;
-  /** Guests that live and whose records are gone. */
-  readonly #unrecorded = new Set<string>();
+  /** Why the last look did not come to its end. */
+  #fault: string | undefined;
   #lastAuditMs = performance.now();
   #ended = false;
 
@@ -69,10 +69,7 @@ export class Agent {
       tell: (happening) => this.tell(happening),
       processEnded: (record) => this.#ending.add(record),
       holderEnded: () => this.auditSoon(),
-      recordLost: (uuid) => {
-        this.#unrecorded.add(uuid);
-        this.auditSoon();
-      },
+      recordLost: () => this.auditSoon(),
     });
     this.#ending = new EndingGuests({
       store,
@@ -206,9 +203,9 @@ export class Agent {
 
   #known = new Set<string>();
 
-  #look(): void {
+  #look(how?: "closely"): void {
     try {
-      const { changed, gone } = this.#records.look();
+      const { changed, gone } = this.#records.look(how);
       this.#guests.changed(changed);
       this.#guests.gone(gone);
       if (this.#guests.records().some(({ plugin }) => !this.#known.has(plugin))) this.auditSoon();
@@ -239,7 +236,7 @@ export class Agent {
   #lookSoon(): void {
     this.#lookDue ??= setTimeout(() => {
       this.#lookDue = undefined;
-      this.#look();
+      this.#look("closely");
     }, GATHER_MS);
   }
 
@@ -258,25 +255,39 @@ export class Agent {
   async #auditNow(): Promise<void> {
     const begun = performance.now();
     try {
+      this.#keepPlace();
       await this.#loadDrivers();
       this.#look();
       this.#keepWatching();
       for (const broken of this.#tail.look()) this.tell(broken);
-      if (this.#unrecorded.size > 0) await this.attach(this.#takeUnrecorded());
+      const unrecorded = this.#unrecorded();
+      if (unrecorded.size > 0) await this.attach(unrecorded);
       const report = await this.#audit.run();
       if (report.examined > 0) this.#look();
       this.#audited(report, performance.now() - begun);
+      this.#fault = undefined;
     } catch (error) {
       if (!(error instanceof LockvisorError)) throw error;
-      this.tell({ type: "problem", message: `locks cannot be looked at: ${error.message}` });
+      if (this.#fault !== error.message) {
+        this.tell({ type: "problem", message: `locks cannot be looked at: ${error.message}` });
+      }
+      this.#fault = error.message;
     }
     this.#lastAuditMs = performance.now();
   }
 
-  #takeUnrecorded(): Set<string> {
-    const uuids = new Set(this.#unrecorded);
-    this.#unrecorded.clear();
-    return uuids;
+  /** Guests that live and whose records are gone, or cannot be read. */
+  #unrecorded(): Set<string> {
+    const recorded = new Set(
+      this.#records.entries().flatMap((entry) => entry.kind === "record" ? [entry.record.uuid] : []),
+    );
+    return new Set(this.records.map(({ uuid }) => uuid).filter((uuid) => !recorded.has(uuid)));
+  }
+
+  /** Somebody may have wiped the runtime directory. */
+  #keepPlace(): void {
+    const { store, config } = this.session;
+    if (store.presence() === "absent") store.prepare(config.effectiveUid);
   }
 
   /** A directory that was removed and made again is another one for the kernel. */
