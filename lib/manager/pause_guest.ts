@@ -50,7 +50,7 @@ export async function finishPausing(
   try {
     await stopProcessors(announced, "leave");
   } catch (error) {
-    store.update(announced, (current) => settled(current, current.state));
+    store.update(announced, withoutChange);
     throw error;
   }
   failpoint("pause.stopped");
@@ -115,6 +115,11 @@ export async function resumeGuest(
   });
 }
 
+/** What was to be done did not come about. */
+function withoutChange({ pending: _, ...record }: GuestRecord): GuestRecord {
+  return record;
+}
+
 /** Lets a guest run on that has its locks. May be done again after it was cut off anywhere. */
 export async function finishResuming(
   { store, driver }: Pick<AttachedContext, "store" | "driver">,
@@ -126,7 +131,7 @@ export async function finishResuming(
     refuseLostLocks(driver, locked, wanted);
     await startProcessors(locked);
   } catch (error) {
-    store.update(locked, (current) => settled(current, current.state));
+    store.update(locked, withoutChange);
     throw error;
   }
   failpoint("resume.continued");

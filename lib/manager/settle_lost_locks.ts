@@ -55,7 +55,7 @@ export async function settleLostLocks(
 }
 
 function noteState(store: GuestStore, record: GuestRecord, locks: "held" | "lost"): GuestRecord | undefined {
-  const state = stateByLocks(record.state, locks);
+  const state = stateByLocks(record, locks);
   if (state === record.state) return record;
   failpoint("attach.lost");
   try {
@@ -63,6 +63,15 @@ function noteState(store: GuestStore, record: GuestRecord, locks: "held" | "lost
   } catch (error) {
     if (error instanceof LockvisorError && error.code === "data") return undefined; // it has ended
     throw error;
+  }
+}
+
+/** So that nobody says that it runs, once it has its locks again. */
+function noteHalt(store: GuestStore, record: GuestRecord): void {
+  try {
+    store.update(record, (current) => ({ ...current, halted: true }));
+  } catch (error) {
+    if (!(error instanceof LockvisorError) || error.code !== "data") throw error; // `data`: it has ended
   }
 }
 
@@ -88,6 +97,7 @@ async function act(
       return "left";
     case "pause":
       await stopProcessors(record);
+      noteHalt(store, record);
       return "paused";
     case "kill":
       signalGuest(record, "SIGKILL", "kill");
