@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { Agent } from "./support/agent.ts";
+import { formatRequest } from "./support/agent_client.ts";
 import { kernelLocks } from "./support/guest_commands.ts";
 import { canLock, flockedFiles, lockFiles } from "./support/kernel.ts";
 import { until } from "./support/until.ts";
@@ -144,4 +145,39 @@ Deno.test("a stop is not kept waiting by what waits for the guest", async () => 
   await guest.finished();
   gate.close();
   assert.equal((await waiting).status, 404);
+});
+
+Deno.test("what a client has given up waiting for is not done any more", async () => {
+  await using world = await World.create();
+  const [first, second] = [await world.disk("a"), await world.disk("b")];
+  await world.startRunning(["run", "--name", "vm1", "--", "sleep", "60"]);
+  await using agent = await Agent.start(world);
+  const [{ uuid }] = (await agent.get("/v1/guests")).json.guests;
+  // Another lockvisor works on the guest: the first request waits for it, and the second one for the first.
+  const path = `${world.runtimeDir}/guests/${uuid}.lock`;
+  using busy = await Deno.open(path, { read: true, write: true, create: true, mode: 0o600 });
+  await busy.lock(true);
+  const acquire = (disk: string) => ({
+    method: "POST",
+    path: "/v1/guests/vm1/acquire",
+    headers: { "content-type": "application/json" },
+    body: { disks: [{ path: disk }] },
+  });
+  const waiting = agent.ask(acquire(first));
+  using impatient = await agent.connect();
+  await impatient.send(formatRequest(acquire(second)));
+  await until("both wait", async () => {
+    const { body } = await agent.get("/metrics");
+    return /lockvisor_http_connections [3-9]/.test(body);
+  });
+  impatient.close();
+  await until("the agent has noticed", async () => {
+    const { body } = await agent.get("/metrics");
+    return /lockvisor_http_connections 2\b/.test(body);
+  });
+  await busy.unlock();
+  assert.equal((await waiting).status, 200);
+  const { guests: [{ resources }] } = (await agent.get("/v1/guests")).json;
+  assert.deepEqual(resources.map(({ name }: { name: string }) => name), [first]);
+  assert.equal((await agent.get(`/v1/locks?disk=${second}`)).json.locked, false);
 });

@@ -106,7 +106,7 @@ async function routed({ agent, audience }: ApiOptions, request: HttpRequest): Pr
     const query = checked(route.query, queryObject(request.query), "query");
     const body = route.body === undefined ? undefined : bodyOf(request, route.body);
     if (body instanceof BodyFault) return body.response;
-    return jsonResponse(200, await route.run({ agent, guest, body, query }));
+    return jsonResponse(200, await route.run({ agent, signal: request.signal, guest, body, query }));
   });
 }
 

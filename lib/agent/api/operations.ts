@@ -35,6 +35,13 @@ export interface ResourcesBody {
   leases?: { lockspace: string; key: string; access?: Access | undefined }[] | undefined;
 }
 
+/** Who asks for a change. */
+export interface Caller {
+  agent: Agent;
+  /** Aborted when the client has gone. */
+  signal: AbortSignal;
+}
+
 /** All guests, as `status --json` shows them. */
 export async function listGuests({ session }: Agent) {
   const host = await hostStatus(session);
@@ -73,26 +80,26 @@ export async function checkLocks({ session }: Agent, body: ResourcesBody) {
 }
 
 /** Locks for a guest that runs, before a hotplug: all or none. */
-export function acquire(agent: Agent, guest: string, body: ResourcesBody) {
+export function acquire(caller: Caller, guest: string, body: ResourcesBody) {
   const specs = specsOf(body);
-  return onGuest(agent, guest, async (session, record) => {
+  return onGuest(caller, guest, async (session, record) => {
     const report = await resourcesAttach(await session.domainLock(record), record, specs);
     return hotplugResult(report);
   }, specs);
 }
 
 /** Gives locks up after an unplug. */
-export function release(agent: Agent, guest: string, body: ResourcesBody) {
+export function release(caller: Caller, guest: string, body: ResourcesBody) {
   const specs = specsOf(body);
-  return onGuest(agent, guest, async (session, record) => {
+  return onGuest(caller, guest, async (session, record) => {
     const report = await resourcesDetach(await session.domainLock(record), record, specs);
     return hotplugResult(report);
   });
 }
 
 /** Pauses a guest, which keeps its locks unless it is told to give them up. */
-export function pause(agent: Agent, guest: string, { release = false }: { release?: boolean | undefined }) {
-  return onGuest(agent, guest, async (session, record) => {
+export function pause(caller: Caller, guest: string, { release = false }: { release?: boolean | undefined }) {
+  return onGuest(caller, guest, async (session, record) => {
     const locks = release ? "released" : "kept";
     const paused = await processPause(await session.domainLock(record), record, locks);
     return pauseResult(paused.record, paused.state);
@@ -101,11 +108,11 @@ export function pause(agent: Agent, guest: string, { release = false }: { releas
 
 /** Takes back what was given up, then lets the guest run on. */
 export function resume(
-  agent: Agent,
+  caller: Caller,
   guest: string,
   { acceptChanges = false }: { acceptChanges?: boolean | undefined },
 ) {
-  return onGuest(agent, guest, async (session, record) => {
+  return onGuest(caller, guest, async (session, record) => {
     const changes = acceptChanges ? "accept" : "refuse";
     const resumed = await processResume(await session.domainLock(record), record, { changes });
     return pauseResult(resumed, null);
@@ -114,7 +121,7 @@ export function resume(
 
 /** Ends a guest and proves that its locks are free. */
 export function stop(
-  agent: Agent,
+  caller: Caller,
   guest: string,
   { powerdown = false, timeout = "30s", killAfter = "10s" }: {
     powerdown?: boolean | undefined;
@@ -127,7 +134,8 @@ export function stop(
     killAfterMs: parseDuration("killAfter", killAfter),
     manner: powerdown ? "power-down" : "quit",
   } as const;
-  return inTurn(agent, { turns: agent.stops, guest }, async () => {
+  const { agent } = caller;
+  return inTurn(caller, { turns: agent.stops, guest }, async () => {
     const warn = (line: string) => agent.tell({ type: "problem", message: `guest "${guest}": ${line}` });
     return stopResult(await stopKnownGuest(agent.session, guest, { manner, warn }));
   });
@@ -145,13 +153,14 @@ export async function attach(agent: Agent, guest: string | undefined) {
  * @param wanted what it asks for, for the event
  */
 async function onGuest<Result>(
-  agent: Agent,
+  caller: Caller,
   nameOrUuid: string,
   operation: (session: HostSession, record: GuestRecord) => Promise<Result>,
   wanted: readonly ResourceSpec[] = [],
 ): Promise<Result> {
+  const { agent } = caller;
   const { uuid } = known(agent, nameOrUuid);
-  return await inTurn(agent, { turns: agent.changes, guest: uuid }, async () => {
+  return await inTurn(caller, { turns: agent.changes, guest: uuid }, async () => {
     const { session } = agent;
     const record = findLivingGuest(session.store, uuid);
     try {
@@ -166,12 +175,16 @@ async function onGuest<Result>(
 }
 
 async function inTurn<Result>(
-  agent: Agent,
+  { agent, signal }: Caller,
   { turns, guest }: { turns: Turns; guest: string },
   operation: () => Promise<Result>,
 ): Promise<Result> {
   try {
-    return await turns.of(guest, operation);
+    return await turns.of(guest, () => {
+      // Nobody would know of a lock that is granted to a client that has given up waiting.
+      if (signal.aborted) throw new LockvisorError("unavailable", `guest "${guest}": the client has gone`);
+      return operation();
+    });
   } finally {
     agent.look();
   }
