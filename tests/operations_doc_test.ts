@@ -77,7 +77,11 @@ Deno.test("operations: its table has every metric of the agent, with type and la
   await using world = await World.create();
   await using agent = await RunningAgent.start(world);
   await agent.get("/v1/guests"); // what is counted by route has a route then
-  const told = toldMetrics(await agent.get("/metrics"));
+  const text = await agent.get("/metrics");
+  for (const type of EVENT_TYPES) {
+    assert.match(text, new RegExp(`^lockvisor_events_total\\{type="${type}"\\} \\d`, "m"));
+  }
+  const told = toldMetrics(text);
   assert.ok(told.size > 8, `${[...told.keys()]}`);
   const written = tableRows(section(PAGE, "## Monitoring")).map(([metric, type]) => {
     const [, name, labels] = /^(\w+)(?:\{(.*)\})?$/.exec(quoted(metric!)[0]!)!;
