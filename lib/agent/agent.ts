@@ -129,7 +129,7 @@ export class Agent {
     store.prepare(config.effectiveUid);
     await this.#loadDrivers();
     await this.#attachAll();
-    this.#look();
+    this.#look("first");
     this.#watchRecords();
     this.#lastAuditMs = performance.now();
     this.#auditLater(this.#settings.auditIntervalMs);
@@ -203,10 +203,10 @@ export class Agent {
 
   #known = new Set<string>();
 
-  #look(how?: "closely"): void {
+  #look(how?: "closely" | "first"): void {
     try {
-      const { changed, gone } = this.#records.look(how);
-      this.#guests.changed(changed);
+      const { changed, gone } = this.#records.look(how === "closely" ? how : undefined);
+      this.#guests.changed(changed, how === "first" ? "found" : "started");
       this.#guests.gone(gone);
       if (this.#guests.records().some(({ plugin }) => !this.#known.has(plugin))) this.auditSoon();
     } catch (error) {

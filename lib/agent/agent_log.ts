@@ -47,6 +47,7 @@ export function logEvent({ type, id, guest, resources, holder, message }: AgentE
 const LEVELS: Record<EventType, LogLevel> = {
   "agent-started": "info",
   "agent-stopping": "info",
+  "guest-found": "info",
   "guest-started": "info",
   "guest-ended": "info",
   "guest-paused": "info",

@@ -125,12 +125,12 @@ class Daemon {
   #started(): string {
     const { agent: { socket } } = this.#settings;
     const { records } = this.#agent;
-    return `lockvisor ${VERSION} watches ${records.length} guests and listens on ${socket}`;
+    return `lockvisor ${VERSION} watches ${countText(records.length)} and listens on ${socket}`;
   }
 
   #status(): string {
     const { records, bereft } = this.#agent;
-    const guests = records.length === 1 ? "1 guest" : `${records.length} guests`;
+    const guests = countText(records.length);
     return bereft === 0 ? `${guests}, all with their locks` : `${guests}, ${bereft} WITHOUT LOCKS`;
   }
 
@@ -262,6 +262,10 @@ class Daemon {
     const { user } = this.#options;
     return () => openHostSession(settings, { ...user, warn: (line) => logLine("warning", line) });
   }
+}
+
+function countText(guests: number): string {
+  return guests === 1 ? "1 guest" : `${guests} guests`;
 }
 
 /** Settings that the agent takes when it starts, and only then. */

@@ -5,6 +5,7 @@ import type { Holder, ResourceType } from "../driver/contract.ts";
 export type EventType =
   | "agent-started"
   | "agent-stopping"
+  | "guest-found"
   | "guest-started"
   | "guest-ended"
   | "guest-paused"
@@ -25,6 +26,7 @@ export type EventType =
 export const EVENT_TYPES: readonly EventType[] = [
   "agent-started",
   "agent-stopping",
+  "guest-found",
   "guest-started",
   "guest-ended",
   "guest-paused",

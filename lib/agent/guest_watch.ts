@@ -3,7 +3,7 @@ import { isSameProcess, lifeOf } from "../process/process_identity.ts";
 import type { GuestRecord } from "../manager/guest_record.ts";
 import type { RecordEntry } from "../manager/guest_store.ts";
 import type { Happening } from "./event.ts";
-import { changesOf, eventGuest, isFork, isSameStart } from "./record_changes.ts";
+import { changesOf, eventGuest, foundGuest, isFork, isSameStart } from "./record_changes.ts";
 
 /** Who is told of what becomes of guests. */
 export interface GuestListener {
@@ -43,10 +43,13 @@ export class GuestWatch {
     return this.#guests.get(uuid)?.record;
   }
 
-  /** Takes in records that are new or others than before. */
-  changed(entries: readonly RecordEntry[]): void {
+  /**
+   * Takes in records that are new or others than before.
+   * @param news how guests are told that were not known: as having run before we looked, or as having started since
+   */
+  changed(entries: readonly RecordEntry[], news: "found" | "started"): void {
     for (const entry of entries) {
-      if (entry.kind === "record") this.#update(entry.record);
+      if (entry.kind === "record") this.#update(entry.record, news);
       else if (this.#guests.has(entry.uuid)) this.#listener.recordLost(entry.uuid);
     }
   }
@@ -81,14 +84,16 @@ export class GuestWatch {
     this.#ending.delete(uuid);
   }
 
-  #update(record: GuestRecord): void {
+  #update(record: GuestRecord, news: "found" | "started"): void {
     const before = this.#guests.get(record.uuid);
     const isSame = before !== undefined && isSameStart(before.record, record);
     // A fork that was followed is the same guest, although its process is another.
     const isFollowed = before !== undefined && !isSame && isFork(before.record, record);
     if (before !== undefined && !isSame && !isFollowed) this.ended(before.record);
     const known = this.#guests.get(record.uuid);
-    for (const happening of changesOf(known?.record, record)) this.#listener.tell(happening);
+    const isFound = known === undefined && news === "found";
+    const happenings = isFound ? [foundGuest(record)] : changesOf(known?.record, record);
+    for (const happening of happenings) this.#listener.tell(happening);
     if (known !== undefined) this.#forget(known);
     const guest: WatchedGuest = { record, processes: [] };
     this.#guests.set(record.uuid, guest);

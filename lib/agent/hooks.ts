@@ -1,11 +1,14 @@
 import { errnoOf } from "../errors.ts";
-import type { AgentEvent, Happening } from "./event.ts";
+import type { AgentEvent, EventType, Happening } from "./event.ts";
 
 /** Where hooks are, and how long each may run, in milliseconds. */
 export interface HookSettings {
   directory: string;
   timeoutMs: number;
 }
+
+/** What hooks are not called with: their own failures, and what was so before the agent looked. */
+const UNTOLD: readonly EventType[] = ["hook-failed", "guest-found"];
 
 /** Events that may wait for hooks that are slow; what comes then is dropped, and told. */
 const MOST_WAITING = 1000;
@@ -31,7 +34,7 @@ export class Hooks {
 
   /** Calls the hooks with an event, later. They are not told of their own failures. */
   call(event: AgentEvent): void {
-    if (event.type === "hook-failed" || this.#ended) return;
+    if (UNTOLD.includes(event.type) || this.#ended) return;
     if (this.#waiting.length >= MOST_WAITING) {
       this.#waiting.length = 0;
       this.#fail(`${MOST_WAITING} events were not told to the hooks: they are too slow`);

@@ -45,6 +45,19 @@ export function changesOf(before: GuestRecord | undefined, now: GuestRecord): Ha
   return told;
 }
 
+/** A guest that ran before anybody watched it, with what it has. */
+export function foundGuest(record: GuestRecord): Happening {
+  const { name, state, carriers: [{ pid }] } = record;
+  const resources = present(record).map(eventResource);
+  const what = resources.length === 0 ? "" : ` and has ${resourcesText(resources)}`;
+  return {
+    type: "guest-found",
+    guest: eventGuest(record),
+    resources,
+    message: `guest "${name}" is ${state} as process ${pid}${what}`,
+  };
+}
+
 /** Whether two records are of one start of a guest. */
 export function isSameStart(one: GuestRecord, other: GuestRecord): boolean {
   return isSameProcess(one.carriers[0], other.carriers[0]);

@@ -101,7 +101,7 @@ async function routed({ agent, audience }: ApiOptions, request: HttpRequest): Pr
   const { route, guest } = found;
   return await guarded(route.path, async () => {
     if (route.audience === "socket" && audience !== "socket") {
-      throw new LockvisorError("permission", `${method} ${path} changes something: ask over the unix socket`);
+      throw new LockvisorError("permission", `${method} ${path} is answered over the unix socket only`);
     }
     const query = checked(route.query, queryObject(request.query), "query");
     const body = route.body === undefined ? undefined : bodyOf(request, route.body);

@@ -50,6 +50,7 @@ export const STATES = {
 /** The same for a type of event; types that are not known yet are shown by their name. */
 export const EVENTS = {
   "agent-started": { words: "Agent started", tone: "plain" },
+  "guest-found": { words: "Guest found", tone: "plain" },
   "guest-started": { words: "Guest started", tone: "good" },
   "guest-ended": { words: "Guest ended", tone: "plain" },
   "guest-paused": { words: "Guest paused", tone: "warn" },
