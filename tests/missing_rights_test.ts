@@ -15,11 +15,13 @@ import { BINARY, type Finished, World } from "./support/world.ts";
 
 const ANOTHER_USER = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 
-/** Runs lockvisor as root without a capability; in a session of its own, since within one SIGCONT needs no right, kill(2). */
-function without(world: World, capability: "sys_ptrace" | "kill", args: string[]): Promise<Finished> {
-  const bounds = [`--bounding-set=-${capability}`, `--inh-caps=-${capability}`];
+/** Runs lockvisor as root without a right; in a session of its own, since within one SIGCONT needs none, kill(2). */
+function without(world: World, right: keyof typeof BOUNDS, args: string[]): Promise<Finished> {
+  const bounds = [`--bounding-set=${BOUNDS[right]}`, `--inh-caps=${BOUNDS[right]}`];
   return world.execute("setsid", ["--wait", "setpriv", ...bounds, BINARY, ...args]);
 }
+
+const BOUNDS = { sys_ptrace: "-sys_ptrace", kill: "-kill", files: "-dac_override,-dac_read_search" };
 
 /** A guest of another user, whose process has become its own command by now. */
 async function guestOfAnother(world: World, disk: string, name = "vm1"): Promise<Guest> {
@@ -236,6 +238,92 @@ Deno.test("a guest that was stopped by a signal is not said to run on when it ma
   assert.equal((await world.run(["resume", "vm1"])).code, 0);
   await until("it runs on", () => processState(guest.pid) === "S");
 });
+
+Deno.test("a child that may not be looked into has its guest's locks, also if another guest shares the disk", async () => {
+  await using world = await World.create();
+  const disk = `${await world.disk("a")},access=shared`;
+  const heirFile = `${world.directory}/heir`;
+  const forking = ["sh", "-c", `${ANOTHER_USER.join(" ")} sleep 600 & echo $! > ${heirFile}; wait`];
+  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", disk, "--", ...forking]);
+  const seen = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", "sleep", "600"];
+  await world.startRunning(["run", "--name", "vm2", "--disk", disk, "--", ...seen]);
+  await until("the child runs", () => processName(heirIn(heirFile)) === "sleep");
+  const heir = heirIn(heirFile);
+  try {
+    await guest.kill();
+    const before = records(world);
+    const stopped = await without(world, "sys_ptrace", ["stop", "vm1"]);
+    assert.deepEqual([stopped.code, stopped.stdout], [75, ""]);
+    assert.match(stopped.stderr, /its locks are still held by a process that cannot be seen from here/);
+    assert.deepEqual(records(world), before);
+  } finally {
+    Deno.kill(heir, "SIGKILL");
+  }
+});
+
+/** The pid that a guest has written, or our own as long as it has not. */
+function heirIn(file: string): number {
+  try {
+    return Number(Deno.readTextFileSync(file)) || Deno.pid;
+  } catch {
+    return Deno.pid;
+  }
+}
+
+Deno.test("notes that may not be read are not taken for none when a record is made again", async () => {
+  await using world = await World.create();
+  const disk = await world.disk("a");
+  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", disk, "--", "sleep", "600"]);
+  await loseLocks(world, guest, disk);
+  const [key] = await keysOf(world, disk);
+  await Deno.remove(world.runtimeDir, { recursive: true });
+  await Deno.chmod(`${world.lockspace}/${key}.d`, 0);
+  const refused = await without(world, "files", ["attach"]);
+  assert.deepEqual([refused.code, refused.stdout], [77, ""]);
+  assert.match(refused.stderr, new RegExp(`cannot read the directory .*${key}\\.d: permission denied`));
+  await Deno.chmod(`${world.lockspace}/${key}.d`, 0o700);
+  const attached = await world.run(["attach"]);
+  assert.match(
+    attached.stdout,
+    new RegExp(`made its record again.*\\n.*took the locks on disk ${disk} again`),
+  );
+});
+
+for (const hidepid of ["noaccess", "invisible"]) {
+  Deno.test(`a guest whose process /proc hides (hidepid=${hidepid}) has not ended`, async () => {
+    await using world = await World.create();
+    const disk = await world.disk("a");
+    const guest = await guestOfAnother(world, disk);
+    const run = ["run", "--name", "vm2", "--plugin", "nop", "--", ...ANOTHER_USER, "sleep", "600"];
+    const unlocked = await world.startRunning(run);
+    await until("it is another user's", () => processName(unlocked.pid) === "sleep");
+    const before = records(world);
+    const script = `
+      mount -t proc -o hidepid=${hidepid},gid=65533 proc /proc || exit 9
+      for command in "status" "attach --on-lost kill" "stop vm1" "stop vm2" "wait vm2" "release vm1 --disk ${disk}"
+      do "$0" $command; echo "$command: $?"; done`;
+    const bounds = ["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"];
+    const words = ["--mount", "setpriv", ...bounds, "sh", "-c", script, BINARY];
+    const { code, stdout, stderr } = await world.execute("unshare", words);
+    assert.equal(code, 0, stderr);
+    const statuses = stdout.split("\n").filter((line) => /: \d+$/.test(line));
+    assert.deepEqual(statuses, [
+      "status: 0",
+      "attach --on-lost kill: 0",
+      "stop vm1: 69",
+      "stop vm2: 69",
+      "wait vm2: 69",
+      `release vm1 --disk ${disk}: 77`,
+    ]);
+    for (const shown of [/^vm1 +running +\d+ +\S+ +3\/3 /m, /^vm2 +running /m]) assert.match(stdout, shown);
+    assert.match(
+      stderr,
+      new RegExp(`guest "vm1" \\(pid ${guest.pid}\\) runs in another pid namespace, or is hidden`),
+    );
+    assert.deepEqual(records(world), before);
+    assert.deepEqual([processState(guest.pid), processState(unlocked.pid)], ["S", "S"]);
+  });
+}
 
 /** Takes a guest's locks on a disk from its descriptors. */
 async function loseLocks(world: World, guest: Guest, disk: string): Promise<void> {
