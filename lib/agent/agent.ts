@@ -14,7 +14,7 @@ import { EventLog } from "./event_log.ts";
 import { GuestWatch } from "./guest_watch.ts";
 import { LockDoubts } from "./lock_doubts.ts";
 import { RecordWatch } from "./record_watch.ts";
-import { Turns } from "./turns.ts";
+import { MOST_AT_ONCE, Turns } from "./turns.ts";
 
 /** What the agent works with. */
 export interface AgentOptions {
@@ -33,7 +33,10 @@ const GATHER_MS = 5;
  */
 export class Agent {
   readonly events: EventLog;
-  readonly turns = new Turns();
+  /** For what is done to guests that go on. */
+  readonly changes = new Turns(MOST_AT_ONCE.change);
+  /** For stops. They wait neither for other operations nor these for them, as between two commands. */
+  readonly stops = new Turns(MOST_AT_ONCE.stop);
   readonly #sessions: CurrentSession;
   #settings: AgentOptions["settings"];
   readonly #audited: NonNullable<AgentOptions["audited"]>;
@@ -49,8 +52,8 @@ export class Agent {
   #auditDue: ReturnType<typeof setTimeout> | undefined;
   #auditing: Promise<void> | undefined;
   #auditAgain = false;
-  /** Guests that live and whose records are gone. */
-  readonly #unrecorded = new Set<string>();
+  /** Why the last look did not come to its end. */
+  #fault: string | undefined;
   #lastAuditMs = performance.now();
   #ended = false;
 
@@ -66,10 +69,7 @@ export class Agent {
       tell: (happening) => this.tell(happening),
       processEnded: (record) => this.#ending.add(record),
       holderEnded: () => this.auditSoon(),
-      recordLost: (uuid) => {
-        this.#unrecorded.add(uuid);
-        this.auditSoon();
-      },
+      recordLost: () => this.auditSoon(),
     });
     this.#ending = new EndingGuests({
       store,
@@ -203,9 +203,9 @@ export class Agent {
 
   #known = new Set<string>();
 
-  #look(): void {
+  #look(how?: "closely"): void {
     try {
-      const { changed, gone } = this.#records.look();
+      const { changed, gone } = this.#records.look(how);
       this.#guests.changed(changed);
       this.#guests.gone(gone);
       if (this.#guests.records().some(({ plugin }) => !this.#known.has(plugin))) this.auditSoon();
@@ -236,7 +236,7 @@ export class Agent {
   #lookSoon(): void {
     this.#lookDue ??= setTimeout(() => {
       this.#lookDue = undefined;
-      this.#look();
+      this.#look("closely");
     }, GATHER_MS);
   }
 
@@ -255,25 +255,39 @@ export class Agent {
   async #auditNow(): Promise<void> {
     const begun = performance.now();
     try {
+      this.#keepPlace();
       await this.#loadDrivers();
       this.#look();
       this.#keepWatching();
       for (const broken of this.#tail.look()) this.tell(broken);
-      if (this.#unrecorded.size > 0) await this.attach(this.#takeUnrecorded());
+      const unrecorded = this.#unrecorded();
+      if (unrecorded.size > 0) await this.attach(unrecorded);
       const report = await this.#audit.run();
       if (report.examined > 0) this.#look();
       this.#audited(report, performance.now() - begun);
+      this.#fault = undefined;
     } catch (error) {
       if (!(error instanceof LockvisorError)) throw error;
-      this.tell({ type: "problem", message: `locks cannot be looked at: ${error.message}` });
+      if (this.#fault !== error.message) {
+        this.tell({ type: "problem", message: `locks cannot be looked at: ${error.message}` });
+      }
+      this.#fault = error.message;
     }
     this.#lastAuditMs = performance.now();
   }
 
-  #takeUnrecorded(): Set<string> {
-    const uuids = new Set(this.#unrecorded);
-    this.#unrecorded.clear();
-    return uuids;
+  /** Guests that live and whose records are gone, or cannot be read. */
+  #unrecorded(): Set<string> {
+    const recorded = new Set(
+      this.#records.entries().flatMap((entry) => entry.kind === "record" ? [entry.record.uuid] : []),
+    );
+    return new Set(this.records.map(({ uuid }) => uuid).filter((uuid) => !recorded.has(uuid)));
+  }
+
+  /** Somebody may have wiped the runtime directory. */
+  #keepPlace(): void {
+    const { store, config } = this.session;
+    if (store.presence() === "absent") store.prepare(config.effectiveUid);
   }
 
   /** A directory that was removed and made again is another one for the kernel. */

@@ -9,6 +9,8 @@ const SOCKET_UMASK = 0o117;
 /** A listening unix socket under its own name. */
 export interface AgentSocket {
   listener: Deno.Listener;
+  /** Whether its name still leads to it. */
+  isThere(): boolean;
   /** Closes it, and takes the name away if it still is this socket's. */
   close(): void;
 }
@@ -49,13 +51,14 @@ export async function listenOnSocket(path: string): Promise<AgentSocket> {
     throw fileError(`make the socket ${path}`, error);
   }
   const inode = lstatIfPresent(path)?.ino;
+  const isThere = () => lstatIfPresent(path)?.ino === inode;
   const close = () => {
     try {
       listener.close();
     } catch { /* the server has closed it */ }
-    if (lstatIfPresent(path)?.ino === inode) removeSocket(path);
+    if (isThere()) removeSocket(path);
   };
-  return { listener, close };
+  return { listener, isThere, close };
 }
 
 /** Lets the group through the directory of the socket, if it is one of ours that nobody else may enter. */

@@ -21,10 +21,10 @@ export interface AuditContext {
 
 /** What is known of a guest that has lost locks. */
 interface Loss {
-  /** The resources, as one text: another loss is told, and acted on, anew. */
-  what: string;
+  /** Another loss is told, and acted on, anew. */
+  resources: readonly EventResource[];
   /** Whether the action that its record asks for was carried out. */
-  action: "due" | "done";
+  action: "due" | "under-way" | "done";
 }
 
 /** What one look has found. */
@@ -43,6 +43,8 @@ export interface AuditReport {
 export class Audit {
   readonly #context: AuditContext;
   readonly #losses = new Map<string, Loss>();
+  /** What was told of guests that cannot be dealt with: the same is not told again at each look. */
+  readonly #problems = new Map<string, Set<string>>();
 
   constructor(context: AuditContext) {
     this.#context = context;
@@ -57,11 +59,13 @@ export class Audit {
   async run(): Promise<AuditReport> {
     const { records, doubts } = this.#context;
     const all = records();
-    for (const uuid of this.#losses.keys()) {
-      if (!all.some((record) => record.uuid === uuid)) this.#losses.delete(uuid);
-    }
+    this.#forgetAllBut(new Set(all.map(({ uuid }) => uuid)));
     const doubted = new Set(await doubts.of(all));
     for (const record of all) if (this.#losses.has(record.uuid)) doubted.add(record);
+    // Whoever is acted on is looked at when that is done: a monitor that does not answer must keep nobody else waiting.
+    for (const record of doubted) {
+      if (this.#losses.get(record.uuid)?.action === "under-way") doubted.delete(record);
+    }
     const bereft = new Map<string, readonly EventResource[]>();
     const well: GuestRecord[] = [];
     for (const [record, lost] of this.#lookAt([...doubted])) {
@@ -69,27 +73,33 @@ export class Audit {
       else well.push(record);
     }
     await doubts.settle(well);
-    if (bereft.size > 0) await this.attach(new Set(bereft.keys()), bereft);
+    if (bereft.size > 0) await this.#attach(new Set(bereft.keys()), bereft);
     return { guests: all.length, examined: doubted.size, lost: this.#losses.size };
   }
 
   /**
    * Attaches guests: mends what can be mended, tells what was, and acts on what cannot.
    * @param which UUIDs, or all guests of this host
+   */
+  async attach(which: ReadonlySet<string> | "all"): Promise<SettledGuest[]> {
+    const guests = await this.#attach(which, new Map());
+    return await Promise.all(guests.map(({ settled }) => settled));
+  }
+
+  /**
+   * As {@linkcode attach}, but does not wait for what is done to guests that have lost locks.
    * @param lost what a look just before has found missing, by UUID
    */
-  async attach(
+  async #attach(
     which: ReadonlySet<string> | "all",
-    lost: ReadonlyMap<string, readonly EventResource[]> = new Map(),
-  ): Promise<SettledGuest[]> {
+    lost: ReadonlyMap<string, readonly EventResource[]>,
+  ): Promise<{ settled: Promise<SettledGuest> }[]> {
     const { host, tell } = this.#context;
     const problem = (error: LockvisorError) => tell({ type: "problem", message: error.message });
     const choose = <Candidate extends { uuid: string }>(all: Candidate[]) =>
       which === "all" ? all : all.filter(({ uuid }) => which.has(uuid));
     const guests = await attachHost(host, { choose, problem }, "leave");
-    const settled: SettledGuest[] = [];
-    for (const guest of guests) settled.push(await this.#judge(guest, lost.get(guest.record.uuid) ?? []));
-    return settled;
+    return guests.map((guest) => ({ settled: this.#judge(guest, lost.get(guest.record.uuid) ?? []) }));
   }
 
   /** What guests have lost. One question to each driver, for all of its guests. */
@@ -116,14 +126,25 @@ export class Audit {
     if (fault !== undefined) this.#tellProblem(record, fault.message);
     const known = this.#losses.get(record.uuid);
     if (lost.length === 0) {
-      if (fault === undefined && (known !== undefined || before.length > 0)) this.#recovered(record, before);
+      if (fault !== undefined) return guest;
+      if (warnings.length === 0) this.#problems.delete(record.uuid);
+      // What nobody has mended was not lost: the guest was just giving it up when it was looked at.
+      const isMended = before.length > 0 && repairs.length > 0;
+      if (known !== undefined || isMended) this.#recovered(record, known?.resources ?? before);
       return guest;
     }
-    const what = resourcesText(lost.map(eventResource));
-    const loss: Loss = known?.what === what ? known : { what, action: "due" };
+    const resources = lost.map(eventResource);
+    const isKnown = known !== undefined && resourcesText(known.resources) === resourcesText(resources);
+    const loss: Loss = isKnown ? known : { resources, action: "due" };
     this.#losses.set(record.uuid, loss);
     if (loss !== known) this.#tellLoss(guest);
-    return loss.action === "done" ? guest : await this.#act(guest, loss);
+    return loss.action === "due" ? await this.#act(guest, loss) : guest;
+  }
+
+  #forgetAllBut(uuids: ReadonlySet<string>): void {
+    for (const known of [this.#losses, this.#problems]) {
+      for (const uuid of known.keys()) if (!uuids.has(uuid)) known.delete(uuid);
+    }
   }
 
   #recovered(record: GuestRecord, resources: readonly EventResource[]): void {
@@ -134,6 +155,9 @@ export class Audit {
   }
 
   #tellProblem(record: GuestRecord, text: string): void {
+    const told = this.#problems.get(record.uuid) ?? new Set();
+    if (told.has(text)) return;
+    this.#problems.set(record.uuid, told.add(text));
     const message = `guest "${record.name}": ${text}`;
     this.#context.tell({ type: "problem", guest: eventGuest(record), message });
   }
@@ -154,12 +178,16 @@ export class Audit {
   async #act(guest: SettledGuest, loss: Loss): Promise<SettledGuest> {
     const { record } = guest;
     const action = ACTIONS[record.onLockFailure];
+    loss.action = "under-way";
     try {
       const result = await actOnLostLocks(this.#context.host, guest, action);
       if (result === undefined) return guest; // it has ended
       if (result.lost.length === 0) {
         this.#recovered(result.record, guest.lost.map(eventResource));
         return result;
+      }
+      if (action === "kill" && result.fate !== "killed") {
+        throw new LockvisorError("unavailable", `process ${record.carriers[0].pid} has not ended by SIGKILL`);
       }
       loss.action = "done";
       const done = { left: "was left running", paused: "was paused", killed: "was killed" }[result.fate];
@@ -178,6 +206,8 @@ export class Audit {
         `${action} for want of its locks failed and is tried again: ${error.message}`,
       );
       return guest;
+    } finally {
+      if (loss.action === "under-way") loss.action = "due";
     }
   }
 }

@@ -2,12 +2,12 @@ import { dirname } from "node:path";
 import { type AgentSettings, isLoopback } from "../config/agent_settings.ts";
 import type { Settings } from "../config/settings.ts";
 import { LockvisorError } from "../errors.ts";
-import { flockError, openLockFile } from "../files/lock_file.ts";
 import { openHostSession } from "../host_session.ts";
 import { DEFAULT_LIMITS } from "../http/message.ts";
 import { HttpServer } from "../http/server.ts";
 import { VERSION } from "../version.ts";
 import { Agent } from "./agent.ts";
+import { type AgentLock, takeAgentLock } from "./agent_lock.ts";
 import { closeLog, type LogDestination, logEvent, logLine, openLog } from "./agent_log.ts";
 import { type AgentSocket, listenOnSocket, openDirectoryToGroup } from "./agent_socket.ts";
 import { apiHandler } from "./api/api_handler.ts";
@@ -36,6 +36,8 @@ export interface DaemonSettings {
 
 /** How long running requests and hooks may take when the agent ends, in milliseconds. */
 const GRACE_MS = 5000;
+/** How long readers of events may take to read the last of them, in milliseconds. */
+const READERS_GRACE_MS = 500;
 
 /**
  * Runs the agent until it is told to end (SIGTERM, SIGINT). SIGHUP has it read its configuration anew.
@@ -60,7 +62,10 @@ class Daemon {
   readonly #hooks: Hooks;
   readonly #servers: HttpServer[] = [];
   #settings: DaemonSettings;
+  #lock: AgentLock | undefined;
   #socket: AgentSocket | undefined;
+  #socketServer: HttpServer | undefined;
+  #isKeepingPlace = false;
 
   constructor(options: DaemonOptions, settings: DaemonSettings) {
     this.#options = options;
@@ -78,6 +83,7 @@ class Daemon {
           `looked at ${guests} guests in ${took} ms: ${examined} exactly, ${lost} without locks`,
         );
         this.#manager.status(this.#status());
+        void this.#keepPlace();
       },
     });
     this.#hooks = new Hooks(
@@ -95,7 +101,7 @@ class Daemon {
   async run(): Promise<void> {
     const { settings, agent } = this.#settings;
     this.#agent.session.store.prepare(this.#options.user.effectiveUid);
-    const lock = takeAgentLock(settings.runtimeDir);
+    this.#lock = takeAgentLock(settings.runtimeDir);
     const signals = new Signals();
     try {
       await this.#agent.start();
@@ -112,7 +118,7 @@ class Daemon {
     } finally {
       signals.end();
       this.#socket?.close();
-      lock.close();
+      this.#lock.close();
     }
   }
 
@@ -128,10 +134,43 @@ class Daemon {
     return bereft === 0 ? `${guests}, all with their locks` : `${guests}, ${bereft} WITHOUT LOCKS`;
   }
 
-  async #serve({ socket, listen }: AgentSettings): Promise<void> {
-    if (dirname(socket) === this.#settings.settings.runtimeDir) openDirectoryToGroup(dirname(socket));
+  async #serveOnSocket(): Promise<void> {
+    const { settings: { runtimeDir }, agent: { socket } } = this.#settings;
+    if (dirname(socket) === runtimeDir) openDirectoryToGroup(runtimeDir);
     this.#socket = await listenOnSocket(socket);
-    this.#addServer(this.#socket.listener, { audience: "socket" });
+    this.#socketServer = this.#addServer(this.#socket.listener, { audience: "socket" });
+  }
+
+  /** Somebody may have wiped the runtime directory: nobody would find the agent then, and a second one could start. */
+  async #keepPlace(): Promise<void> {
+    const [lock, socket, server] = [this.#lock, this.#socket, this.#socketServer];
+    if (lock === undefined || socket === undefined || server === undefined || this.#isKeepingPlace) return;
+    if (lock.isInForce() && socket.isThere()) return;
+    this.#isKeepingPlace = true;
+    try {
+      if (!lock.isInForce()) {
+        this.#lock = takeAgentLock(this.#settings.settings.runtimeDir);
+        lock.close();
+      }
+      if (!socket.isThere()) {
+        await this.#serveOnSocket();
+        this.#servers.splice(this.#servers.indexOf(server), 1);
+        await server.close(GRACE_MS);
+      }
+      this.#placeFault = undefined;
+    } catch (error) {
+      if (!(error instanceof LockvisorError)) throw error;
+      if (this.#placeFault !== error.message) this.#agent.tell({ type: "problem", message: error.message });
+      this.#placeFault = error.message;
+    } finally {
+      this.#isKeepingPlace = false;
+    }
+  }
+
+  #placeFault: string | undefined;
+
+  async #serve({ listen }: AgentSettings): Promise<void> {
+    await this.#serveOnSocket();
     if (listen === undefined) return;
     let listener: Deno.TcpListener;
     try {
@@ -157,21 +196,21 @@ class Daemon {
   #addServer(
     listener: Deno.Listener,
     api: Pick<Parameters<typeof apiHandler>[0], "audience" | "page" | "isOwnName">,
-  ): void {
+  ): HttpServer {
     const handler = apiHandler({
       agent: this.#agent,
       metrics: this.#metrics,
       connections: () => this.#servers.reduce((sum, server) => sum + server.connections, 0),
       ...api,
     });
-    this.#servers.push(
-      new HttpServer(listener, {
-        handler,
-        limits: DEFAULT_LIMITS,
-        fail: (status, message) => ({ type: "application/json", body: protocolError(status, message) }),
-        problem: (line) => logLine("error", line),
-      }),
-    );
+    const server = new HttpServer(listener, {
+      handler,
+      limits: DEFAULT_LIMITS,
+      fail: (status, message) => ({ type: "application/json", body: protocolError(status, message) }),
+      problem: (line) => logLine("error", line),
+    });
+    this.#servers.push(server);
+    return server;
   }
 
   /** Tells the service manager that the agent works, as long as it does. */
@@ -213,6 +252,7 @@ class Daemon {
   async #end(): Promise<void> {
     this.#manager.stopping();
     this.#agent.tell({ type: "agent-stopping", message: "the agent ends; guests and their locks stay" });
+    await this.#agent.events.end(READERS_GRACE_MS);
     await Promise.all(this.#servers.map((server) => server.close(GRACE_MS)));
     await this.#agent.end();
     await this.#hooks.end(GRACE_MS);
@@ -240,26 +280,6 @@ function fixedValue(key: typeof FIXED[number], { settings, agent }: DaemonSettin
 
 function hookSettings({ hooks, hookTimeoutMs }: AgentSettings) {
   return { directory: hooks, timeoutMs: hookTimeoutMs };
-}
-
-/** One agent for the records of a host; the kernel ends this with us. @throws {LockvisorError} `unavailable` */
-function takeAgentLock(runtimeDir: string): Deno.FsFile {
-  const path = `${runtimeDir}/agent.lock`;
-  const file = openLockFile(path);
-  if (file === "vanished") {
-    throw new LockvisorError("io", `lock file ${path} is exchanged by somebody; try again`);
-  }
-  try {
-    if (file.tryLockSync(true)) return file;
-  } catch (error) {
-    file.close();
-    throw flockError(error, { path, holder: `${path}: the runtime directory` });
-  }
-  file.close();
-  throw new LockvisorError(
-    "unavailable",
-    `another agent watches the guests of ${runtimeDir} already; stop it, or ask it for /healthz`,
-  );
 }
 
 /** A page on the web must not reach the agent under a name that leads here; an address leads nowhere else. */

@@ -3,7 +3,7 @@ import { isSameProcess, lifeOf } from "../process/process_identity.ts";
 import type { GuestRecord } from "../manager/guest_record.ts";
 import type { RecordEntry } from "../manager/guest_store.ts";
 import type { Happening } from "./event.ts";
-import { changesOf, eventGuest, isSameStart } from "./record_changes.ts";
+import { changesOf, eventGuest, isFork, isSameStart } from "./record_changes.ts";
 
 /** Who is told of what becomes of guests. */
 export interface GuestListener {
@@ -85,13 +85,9 @@ export class GuestWatch {
     const before = this.#guests.get(record.uuid);
     const isSame = before !== undefined && isSameStart(before.record, record);
     // A fork that was followed is the same guest, although its process is another.
-    const isFollowed = before !== undefined && !isSame && before.record.since === record.since;
+    const isFollowed = before !== undefined && !isSame && isFork(before.record, record);
     if (before !== undefined && !isSame && !isFollowed) this.ended(before.record);
     const known = this.#guests.get(record.uuid);
-    if (known === undefined && lifeOf(record.carriers[0]) === "dead") {
-      this.#guests.set(record.uuid, { record, processes: [] });
-      return this.#processEnded(record);
-    }
     for (const happening of changesOf(known?.record, record)) this.#listener.tell(happening);
     if (known !== undefined) this.#forget(known);
     const guest: WatchedGuest = { record, processes: [] };

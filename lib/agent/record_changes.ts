@@ -50,6 +50,19 @@ export function isSameStart(one: GuestRecord, other: GuestRecord): boolean {
   return isSameProcess(one.carriers[0], other.carriers[0]);
 }
 
+/**
+ * Whether a record is of the same start as another, in a process that the guest forked into. A new start within the same
+ * second takes the lease on itself anew, which counts its generation up.
+ */
+export function isFork(before: GuestRecord, now: GuestRecord): boolean {
+  return before.since === now.since && before.leaseKeys.length > 0 &&
+    before.leaseKeys.every((key) => generationOf(before, key) === generationOf(now, key));
+}
+
+function generationOf({ grants }: GuestRecord, wanted: string): number | undefined {
+  return grants?.find(({ key }) => key === wanted)?.generation;
+}
+
 function started(record: GuestRecord): Happening {
   const { name, carriers: [{ pid }] } = record;
   return {

@@ -36,14 +36,19 @@ export class RecordWatch {
     return [...this.#seen.values()].map(({ entry }) => entry);
   }
 
-  /** Looks. @throws {LockvisorError} `permission` when somebody else may have written the records */
-  look(): RecordsDifference {
+  /**
+   * Looks. `closely`: somebody may have written into a record's file where it is, which nobody of ours does and its
+   * directory does not show.
+   * @throws {LockvisorError} `permission` when somebody else may have written the records
+   */
+  look(how: "quickly" | "closely" = "quickly"): RecordsDifference {
     const lookedMs = Date.now();
     const status = statOf(this.#store.directory);
     const { inode, modifiedMs } = { inode: status?.ino ?? null, modifiedMs: status?.mtime?.getTime() ?? 0 };
     const before = this.#directory;
     if (
-      before !== undefined && before.inode === inode && before.modifiedMs === modifiedMs &&
+      how === "quickly" && before !== undefined && before.inode === inode &&
+      before.modifiedMs === modifiedMs &&
       before.lookedMs > modifiedMs + GRANULE_MS
     ) return { changed: [], gone: [] };
     const uuids = this.#store.uuids();

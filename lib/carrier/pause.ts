@@ -89,8 +89,8 @@ export function keysHeld(
 }
 
 /**
- * The generation is that of the grant: a lock that was lost unnoticed may have been somebody else's since, and the
- * present one would hide that. Where neither the kernel nor the grant tells the mode, the stronger one is the safe
+ * Mode and generation are those of the grant: a lock that was lost unnoticed may be held otherwise by now, or have been
+ * somebody else's since, and what is there at present would hide that. Where neither the kernel nor the grant tells the mode, the stronger one is the safe
  * answer.
  */
 function statesOf(
@@ -101,7 +101,7 @@ function statesOf(
   const granted = new Map(grants.map((grant) => [grant.key, grant]));
   return [...new Set(slots.map(({ key }) => key))].map((key) => ({
     key,
-    mode: modeHeld(slots.find((slot) => slot.key === key)!) ?? granted.get(key)?.mode ?? "exclusive",
+    mode: granted.get(key)?.mode ?? modeHeld(slots.find((slot) => slot.key === key)!) ?? "exclusive",
     generation: granted.get(key)?.generation ?? keyState(lockspace, key)?.generation ?? 0,
   }));
 }

@@ -1,4 +1,5 @@
 import type { CarriedLock, Carrier, GrantedKey, RegainOutcome, RunningGuest } from "../driver/contract.ts";
+import type { LockMode } from "../access.ts";
 import { giveBackSlots, type HeldSlot } from "../lockspace/acquire_keys.ts";
 import { type Grantee, noteOf } from "../lockspace/grant.ts";
 import { writeNotes } from "../lockspace/holder_note.ts";
@@ -27,6 +28,8 @@ export type Carry = (locks: CarriedLock[], descriptors: readonly number[]) => Pr
 type TakenSlot =
   /** In one of the guest's carriers, as before or again. */
   | { where: "kept" | "inside"; placed: PlacedSlot }
+  /** In one of the guest's carriers, where it was locked in the other mode before. */
+  | { where: "converted"; placed: PlacedSlot; from: LockMode }
   | { where: "here"; held: HeldSlot };
 
 /**
@@ -84,10 +87,17 @@ function takeSlots(lockspace: Lockspace, guest: BereftGuest, taken: TakenSlot[])
         slots.filter((each) => each.key === granted.key && each.slot === slot)
           .map((each) => ({ ...each, process: processOf(pid, guest, carriers) }))
       );
-      const result = inside.find(({ locked }) => locked) ??
-        inside.find((each) => lockInside(lockspace, each, granted));
+      const result = inside.find(({ mode }) => mode === granted.mode) ??
+        inside.find((each) => each.mode === undefined && lockInside(lockspace, each, granted.mode));
       if (result !== undefined) {
         taken.push({ where: result.locked ? "kept" : "inside", placed: result });
+        continue;
+      }
+      const other = inside.find(({ mode }) => mode !== undefined);
+      if (other !== undefined) {
+        const from = other.mode!;
+        if (!convertInside(lockspace, other, { from, to: granted.mode })) return granted;
+        taken.push({ where: "converted", placed: other, from });
         continue;
       }
       const own = tryLockSlot(lockspace, granted.key, slot, granted.mode);
@@ -106,17 +116,29 @@ function processOf(pid: number, { process }: BereftGuest, carriers: readonly Car
 function lockInside(
   lockspace: Lockspace,
   { key, slot, descriptor, process }: PlacedSlot,
-  { mode }: GrantedKey,
-) {
+  mode: LockMode,
+): boolean {
   return steerFlock(process, { path: slotPath(lockspace, key, slot), descriptor }, mode) === "done";
+}
+
+/** Who converts a flock(2) to a mode that others stand in the way of has lost the mode that it had. */
+function convertInside(
+  lockspace: Lockspace,
+  placed: PlacedSlot,
+  { from, to }: { from: LockMode; to: LockMode },
+): boolean {
+  if (lockInside(lockspace, placed, to)) return true;
+  lockInside(lockspace, placed, from);
+  return false;
 }
 
 /** Never what the guest held all the time. */
 function letGoInside(lockspace: Lockspace, taken: readonly TakenSlot[]): void {
   for (const slot of [...taken].reverse()) {
-    if (slot.where !== "inside") continue;
+    if (slot.where === "kept" || slot.where === "here") continue;
     const { placed: { key, slot: name, descriptor, process } } = slot;
-    steerFlock(process, { path: slotPath(lockspace, key, name), descriptor }, "released");
+    const before = slot.where === "converted" ? slot.from : "released";
+    steerFlock(process, { path: slotPath(lockspace, key, name), descriptor }, before);
   }
 }
 

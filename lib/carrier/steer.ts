@@ -99,7 +99,7 @@ function changeFlock(copy: number, path: string, wanted: LockMode | "released"):
     flockDescriptor(copy, "unlock");
     return "done";
   }
-  // Never from one mode to the other: a conversion that fails has lost the first one. Callers take from nothing.
+  // From one mode to the other only for callers who are ready for it: a conversion that fails has lost the first one.
   if (!isStillNamed(copy, path)) return "replaced";
   if (flockDescriptor(copy, wanted).outcome !== "ok") return "refused";
   if (isStillNamed(copy, path)) return "done";

@@ -176,7 +176,13 @@ export interface LockEvidence {
  * open counts, and `proof` is `open`.
  */
 export type Holding =
-  & { process: ProcessIdentity; locks: CarriedLock[]; proof?: "locked" | "open" }
+  & {
+    process: ProcessIdentity;
+    locks: CarriedLock[];
+    proof?: "locked" | "open";
+    /** How the keys are locked, where the kernel shows it; `mixed` when one slot is locked otherwise than the other. */
+    modes?: ReadonlyMap<string, LockMode | "mixed">;
+  }
   & (
     /** The tiny process beside a guest; `guestPid` is whom its pidfd is on, undefined when that has ended. */
     | { kind: "holder"; guestPid: number | undefined }
@@ -214,11 +220,16 @@ export interface DriverConfig {
   warn(line: string): void;
 }
 
+/** A lock that a process is said to carry; `mode` is how it was granted, where that is known. */
+export interface ClaimedLock extends CarriedLock {
+  mode?: LockMode | undefined;
+}
+
 /** A process with the locks that it is said to carry. */
 export interface CarrierClaim {
   pid: number;
   kind: Carrier["kind"];
-  locks: CarriedLock[];
+  locks: ClaimedLock[];
 }
 
 /** What every driver does. */
@@ -281,7 +292,10 @@ export interface TellingMethods {
   forecast(guest: Guest | undefined, resources: readonly ResolvedResource[]): Forecast[];
   /** Who has a resource. */
   inspect(resource: ResolvedResource): Inspection;
-  /** For each claim, in order, whether its process holds each lock, by the kernel's word. One pass for all. */
+  /**
+   * For each claim, in order, whether its process holds each lock, and in the mode that it was granted in, by the
+   * kernel's word. One pass for all.
+   */
   evidence(claims: readonly CarrierClaim[]): LockEvidence[][];
   /**
    * All locks that processes of this host hold, or some of them, in one pass over them. Without it no guest's fork is

@@ -1,4 +1,4 @@
-import type { CarrierClaim, Known, LockEvidence } from "../driver/contract.ts";
+import type { CarrierClaim, ClaimedLock, Known, LockEvidence } from "../driver/contract.ts";
 import { descriptorTarget, type FlockEntry, openDescriptors } from "../process/descriptors.ts";
 import { factsOf, readText } from "../process/descriptor_scan.ts";
 import { lifeOfPid } from "../process/process_identity.ts";
@@ -19,7 +19,8 @@ export interface EvidenceContext {
  * Whether a process holds the locks that it is said to carry. The proof is the `lock:` line of that process's own
  * fdinfo. Where we cannot look into it (no right, or it forked and ended), the kernel's table of locks tells whether
  * anybody holds the slot. Where the kernel shows no locks, it can only be told that one is lost: nobody has the slot,
- * its name leads to another file by now, or another host was granted it since.
+ * its name leads to another file by now, or another host was granted it since. A lock that was granted in one mode and is
+ * held in the other is not the one that was granted: a shared one lets others in.
  * @throws {LockvisorError} `io` when the lockspace does not answer
  */
 export function carrierEvidence(
@@ -33,26 +34,27 @@ export function carrierEvidence(
     others ??= descriptorsByTarget(claim);
     return others === "hidden" ? "hidden" : others.get(path);
   };
-  const slotHeld = (key: string, slot: Slot, noted: number | undefined): Known => {
+  const slotHeld = ({ key, slots, mode }: ClaimedLock, slot: Slot): Known => {
+    const noted = slots[slot];
     const path = slotPath(lockspace, key, slot);
     const descriptor = descriptorOf(path, noted);
     if (descriptor === "hidden") return slotHeldUnseen(lockspace, { key, slot, pid: claim.pid }, flocks);
     if (descriptor === undefined) return false;
     // Another host may have replaced the file, and this kernel may not have noticed.
     if (isOutOfSight(lockspace) && !leadsTo(path, claim.pid, descriptor)) return false;
-    const { inode, locked } = factsOf(readText(`/proc/${claim.pid}/fdinfo/${descriptor}`) ?? "");
+    const { inode, ...flock } = factsOf(readText(`/proc/${claim.pid}/fdinfo/${descriptor}`) ?? "");
     // Somebody has replaced the lock file: a lock on the old one excludes nobody.
     if (!isOutOfSight(lockspace) && !isNamed(path, { pid: claim.pid, descriptor, inode })) return false;
-    if (lockspace.evidence === "shown") return locked;
+    if (lockspace.evidence === "shown") return flock.locked && (mode === undefined || flock.mode === mode);
     const isFree = observeSlot(lockspace, key, slot, flocks).state === "free";
     return isFree || isGrantedElsewhere(lockspace, key, hostId) ? false : null;
   };
-  return claim.locks.map(({ key, slots }) => {
-    const seen = SLOTS.filter((slot) => slot in slots).map((slot): [Slot, Known] => [
+  return claim.locks.map((lock) => {
+    const seen = SLOTS.filter((slot) => slot in lock.slots).map((slot): [Slot, Known] => [
       slot,
-      slotHeld(key, slot, slots[slot]),
+      slotHeld(lock, slot),
     ]);
-    return { key, held: allOf(seen.map(([, held]) => held)), slots: Object.fromEntries(seen) };
+    return { key: lock.key, held: allOf(seen.map(([, held]) => held)), slots: Object.fromEntries(seen) };
   });
 }
 

@@ -1,3 +1,4 @@
+import type { LockMode } from "../access.ts";
 import type { CarriedLock, Holding } from "../driver/contract.ts";
 import { allProcesses, readText } from "../process/descriptor_scan.ts";
 import { commandLine, identityFromStat, type ProcessIdentity } from "../process/process_identity.ts";
@@ -18,14 +19,14 @@ export function holdingsIn(lockspace: Lockspace, pids?: readonly number[]): Hold
   const proof = lockspace.evidence === "shown" ? "locked" : "open";
   return (pids ?? allProcesses()).flatMap((pid): Holding[] => {
     if (pid === Deno.pid) return [];
-    const locks = locksOf(lockspace, pid, leadsTo);
+    const { locks, modes } = locksOf(lockspace, pid, leadsTo);
     if (locks.length === 0) return [];
     const found = identifyWithName(pid);
     if (found === undefined) return []; // it has ended meanwhile
     const { process, name } = found;
     return isHolder(pid, name)
-      ? [{ process, locks, proof, kind: "holder", guestPid: watchedPid(process) }]
-      : [{ process, locks, proof, kind: "other" }];
+      ? [{ process, locks, proof, modes, kind: "holder", guestPid: watchedPid(process) }]
+      : [{ process, locks, proof, modes, kind: "other" }];
   });
 }
 
@@ -64,14 +65,20 @@ function watchedPid({ pid }: ProcessIdentity): number | undefined {
   return watched > 0 ? watched : undefined;
 }
 
-function locksOf(lockspace: Lockspace, pid: number, leadsTo: NameCheck): CarriedLock[] {
+function locksOf(
+  lockspace: Lockspace,
+  pid: number,
+  leadsTo: NameCheck,
+): { locks: CarriedLock[]; modes: Map<string, LockMode | "mixed"> } {
   const locks = new Map<string, CarriedLock>();
+  const modes = new Map<string, LockMode | "mixed">();
   const slots = slotsOpenIn(lockspace, pid, leadsTo);
-  for (const { key, slot, descriptor, locked } of slots === "hidden" ? [] : slots) {
+  for (const { key, slot, descriptor, locked, mode } of slots === "hidden" ? [] : slots) {
     if (lockspace.evidence === "shown" && !locked) continue;
     const lock = locks.get(key) ?? { key, slots: {} };
     lock.slots[slot] = descriptor;
     locks.set(key, lock);
+    if (mode !== undefined) modes.set(key, (modes.get(key) ?? mode) === mode ? mode : "mixed");
   }
-  return [...locks.values()];
+  return { locks: [...locks.values()], modes };
 }

@@ -1,3 +1,4 @@
+import type { LockMode } from "../access.ts";
 import { errnoOf, fileError } from "../errors.ts";
 import { closeFile, eachEntry, openForReading } from "../libc/proc_files.ts";
 import { type DescriptorFacts, factsOf, openFilesBelow, readText } from "../process/descriptor_scan.ts";
@@ -11,6 +12,8 @@ export interface OpenSlot {
   descriptor: number;
   /** Whether the kernel shows a flock in this descriptor. */
   locked: boolean;
+  /** In which mode; undefined without a flock. */
+  mode: LockMode | undefined;
 }
 
 /** A file that a process has open, with what its /proc/PID/fdinfo tells. */
@@ -32,11 +35,11 @@ export type NameCheck = (name: string, file: RemoteDescriptor) => boolean;
 export function slotsOpenIn(lockspace: Lockspace, pid: number, leadsTo: NameCheck): OpenSlot[] | "hidden" {
   const files = openFilesBelow(prefixOf(lockspace), pid);
   if (files === "hidden") return files;
-  return files.flatMap(({ name, locked, ...file }) => {
+  return files.flatMap(({ name, locked, mode, ...file }) => {
     const slot = parseSlotName(name);
     return slot === undefined || !leadsTo(name, { pid, ...file })
       ? []
-      : [{ ...slot, descriptor: file.descriptor, locked }];
+      : [{ ...slot, descriptor: file.descriptor, locked, mode }];
   });
 }
 

@@ -77,6 +77,7 @@ export function isAsRecorded(record: GuestRecord, held: HeldLocks): boolean {
       if (carrier.locks.length > 0) return false;
       continue;
     }
+    if (otherwiseHeld(record, holding).size > 0) return false;
     const shown = new Map(holding.locks.map(({ key, slots }) => [key, slots]));
     for (const { key, slots } of carrier.locks) {
       const own = shown.get(key);
@@ -88,6 +89,12 @@ export function isAsRecorded(record: GuestRecord, held: HeldLocks): boolean {
   }
   if (missing.a.size > 0 || missing.b.size > 0) return false;
   return held.ofGuest(record.carriers[0]).every(({ locks }) => locks.every(({ key }) => wanted.has(key)));
+}
+
+/** The keys that a process has locked in another mode than the guest was granted them in. */
+export function otherwiseHeld({ grants }: Pick<GuestRecord, "grants">, { modes }: Holding): Set<string> {
+  const wrong = grants?.filter(({ key, mode }) => (modes?.get(key) ?? mode) !== mode) ?? [];
+  return new Set(wrong.map(({ key }) => key));
 }
 
 /** What is known of the locks of a guest whose carriers have all of them open. */

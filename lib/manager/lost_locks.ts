@@ -2,8 +2,13 @@ import type { CarrierClaim, Known, LockEvidence } from "../driver/contract.ts";
 import type { GuestRecord, GuestState, RecordedResource } from "./guest_record.ts";
 
 /** What a record says that the guest's carriers hold, as drivers are asked for evidence. */
-export function claimsOf({ carriers }: GuestRecord): CarrierClaim[] {
-  return carriers.map(({ pid, kind, locks }) => ({ pid, kind, locks }));
+export function claimsOf({ carriers, grants }: Pick<GuestRecord, "carriers" | "grants">): CarrierClaim[] {
+  const modes = new Map(grants?.map(({ key, mode }) => [key, mode]));
+  return carriers.map(({ pid, kind, locks }) => ({
+    pid,
+    kind,
+    locks: locks.map(({ key, slots }) => ({ key, slots, mode: modes.get(key) })),
+  }));
 }
 
 /**

@@ -7,7 +7,7 @@ import { runningGuest } from "./attached_record.ts";
 import { finishRelease } from "./finish_release.ts";
 import { type GuestRecord, withGrants } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
-import { HeldLocks, keysIn, knownKeys, slotsOf, wantedKeys, wholeKeys } from "./held_locks.ts";
+import { HeldLocks, keysIn, knownKeys, otherwiseHeld, slotsOf, wantedKeys, wholeKeys } from "./held_locks.ts";
 import { claimsOf, lostResources, unheldKeys } from "./lost_locks.ts";
 import { type Obstacle, obstacleOf } from "./obstacle.ts";
 import { finishPausing, finishResuming, giveUpLocks } from "./pause_guest.ts";
@@ -177,7 +177,10 @@ function noteCarriers(context: MendingContext, guest: GuestUnderRepair): Promise
   const { record } = guest;
   const missing = missingKeys(driver, record);
   if (missing.length === 0) return Promise.resolve(guest);
-  const own = slotsOf(lookAgain(context, record)).filter(({ key }) => missing.includes(key));
+  const own = lookAgain(context, record).flatMap((holding) => {
+    const wrong = otherwiseHeld(record, holding);
+    return slotsOf([holding]).filter(({ key }) => missing.includes(key) && !wrong.has(key));
+  });
   const whole = wholeKeys(own);
   if (whole.size === 0) return Promise.resolve(guest);
   const processes = own.filter(({ key }) => whole.has(key));

@@ -1,3 +1,4 @@
+import type { LockMode } from "../access.ts";
 import { closeFile, eachEntry, openForReading, readInto, readLinkInto } from "../libc/proc_files.ts";
 import { lastError } from "../libc/syscall.ts";
 
@@ -9,6 +10,8 @@ export interface DescriptorFacts {
   mount: number | undefined;
   /** Whether the kernel shows a flock in this descriptor. */
   locked: boolean;
+  /** In which mode; undefined without a flock. */
+  mode: LockMode | undefined;
 }
 
 /** A file that a process has open. */
@@ -101,13 +104,14 @@ function beginsWith(bytes: Uint8Array, prefix: Uint8Array): boolean {
 
 /** What a descriptor's fdinfo tells of its file and of the locks in it; proc_pid_fdinfo(5). */
 export function factsOf(info: string): DescriptorFacts {
-  const flock = /^lock:\s*\d+: FLOCK\s+ADVISORY\s+(?:READ|WRITE)\s+-?\d+\s+[0-9a-f]+:[0-9a-f]+:(\d+)\s/m.exec(
+  const flock = /^lock:\s*\d+: FLOCK\s+ADVISORY\s+(READ|WRITE)\s+-?\d+\s+[0-9a-f]+:[0-9a-f]+:(\d+)\s/m.exec(
     info,
   );
   return {
-    inode: numberIn(info, "ino:") ?? (flock === null ? undefined : Number(flock[1])),
+    inode: numberIn(info, "ino:") ?? (flock === null ? undefined : Number(flock[2])),
     mount: numberIn(info, "mnt_id:"),
     locked: flock !== null,
+    mode: flock === null ? undefined : flock[1] === "WRITE" ? "exclusive" : "shared",
   };
 }
 

@@ -5,16 +5,20 @@ import { LockvisorError } from "../../errors.ts";
 import { stopKnownGuest } from "../../guest_stop.ts";
 import { checkResources, hostStatus, inspectResource, resolveOnHost } from "../../host_lock.ts";
 import type { HostSession } from "../../host_session.ts";
+import { diskPath } from "../../identity/disk_facts.ts";
+import { isNetworkDisk } from "../../identity/network_disk.ts";
 import type { ResourceSpec } from "../../identity/resource.ts";
-import { checkLeaseName, parseLease } from "../../identity/specification.ts";
+import { checkLeaseName } from "../../identity/specification.ts";
 import { chooseGuest, findGuestIfKnown, findLivingGuest } from "../../manager/find_guest.ts";
 import type { GuestRecord } from "../../manager/guest_record.ts";
+import { faultOfHost } from "../../manager/guest_view.ts";
 import { lifeOf } from "../../process/process_identity.ts";
 import { DEFAULT_DRIVER } from "../../manager/registry.ts";
 import {
   attachResult,
   checkResult,
   guestResult,
+  guestsResult,
   hotplugResult,
   inspectionResult,
   pauseResult,
@@ -22,6 +26,7 @@ import {
 } from "../../report/results.ts";
 import type { Agent } from "../agent.ts";
 import { eventGuest, eventResource, resourcesText } from "../record_changes.ts";
+import type { Turns } from "../turns.ts";
 import { NotThere } from "./api_error.ts";
 
 /** Disks and leases as a body names them. */
@@ -34,7 +39,7 @@ export interface ResourcesBody {
 export async function listGuests({ session }: Agent) {
   const host = await hostStatus(session);
   if (host.fault !== undefined && host.guests.length === 0) throw host.fault;
-  return { guests: host.guests.map(guestResult), ...host.fault?.toJSON() };
+  return guestsResult(host.guests, faultOfHost(host));
 }
 
 /** One guest, by name or UUID. */
@@ -51,10 +56,13 @@ export async function inspectLocks(
   { session }: Agent,
   { disk, lease }: { disk?: string | undefined; lease?: string | undefined },
 ) {
-  const spec: ResourceSpec = disk === undefined
-    ? parseLease(lease!)
-    : { type: "disk", name: absoluteDisk(disk), access: "exclusive" };
-  const resource = resolveOnHost(session, spec);
+  const spec = { access: "exclusive" } as const;
+  const resource = resolveOnHost(
+    session,
+    disk === undefined
+      ? { ...spec, type: "lease", name: lease! }
+      : { ...spec, type: "disk", name: absoluteDisk(disk) },
+  );
   return inspectionResult(resource, await inspectResource(session, DEFAULT_DRIVER, resource));
 }
 
@@ -119,10 +127,9 @@ export function stop(
     killAfterMs: parseDuration("killAfter", killAfter),
     manner: powerdown ? "power-down" : "quit",
   } as const;
-  const { session } = agent;
-  return inTurn(agent, guest, async () => {
+  return inTurn(agent, { turns: agent.stops, guest }, async () => {
     const warn = (line: string) => agent.tell({ type: "problem", message: `guest "${guest}": ${line}` });
-    return stopResult(await stopKnownGuest(session, guest, { manner, warn }));
+    return stopResult(await stopKnownGuest(agent.session, guest, { manner, warn }));
   });
 }
 
@@ -143,9 +150,9 @@ async function onGuest<Result>(
   operation: (session: HostSession, record: GuestRecord) => Promise<Result>,
   wanted: readonly ResourceSpec[] = [],
 ): Promise<Result> {
-  const { session } = agent;
   const { uuid } = known(agent, nameOrUuid);
-  return await inTurn(agent, uuid, async () => {
+  return await inTurn(agent, { turns: agent.changes, guest: uuid }, async () => {
+    const { session } = agent;
     const record = findLivingGuest(session.store, uuid);
     try {
       return await operation(session, record);
@@ -160,11 +167,11 @@ async function onGuest<Result>(
 
 async function inTurn<Result>(
   agent: Agent,
-  guest: string,
+  { turns, guest }: { turns: Turns; guest: string },
   operation: () => Promise<Result>,
 ): Promise<Result> {
   try {
-    return await agent.turns.of(guest, operation);
+    return await turns.of(guest, operation);
   } finally {
     agent.look();
   }
@@ -222,8 +229,6 @@ function specsOf({ disks = [], leases = [] }: ResourcesBody): ResourceSpec[] {
 
 /** The agent has a directory of its own, from which no client means a path. */
 function absoluteDisk(path: string): string {
-  if (path.startsWith("/") || /^[a-z][a-z0-9+.-]*:/i.test(path) && !/^(file|host_\w+):[^/]/.test(path)) {
-    return path;
-  }
+  if (isNetworkDisk(path) || diskPath(path).startsWith("/")) return path;
   throw new LockvisorError("data", `disk "${path}": the agent needs an absolute path, or a URI`);
 }
