@@ -38,7 +38,9 @@ export function carrierEvidence(
     const noted = slots[slot];
     const path = slotPath(lockspace, key, slot);
     const descriptor = descriptorOf(path, noted);
-    if (descriptor === "hidden") return slotHeldUnseen(lockspace, { key, slot, pid: claim.pid }, flocks);
+    if (descriptor === "hidden") {
+      return slotHeldUnseen(lockspace, { key, slot, pid: claim.pid, mode }, flocks);
+    }
     if (descriptor === undefined) return false;
     // Another host may have replaced the file, and this kernel may not have noticed.
     if (isOutOfSight(lockspace) && !leadsTo(path, claim.pid, descriptor)) return false;
