@@ -2,53 +2,25 @@ import assert from "node:assert/strict";
 import { QmpClient } from "../lib/qmp/client.ts";
 import { keysOf, past } from "./support/garbage.ts";
 import type { Guest } from "./support/guest.ts";
-import { canLock, flockedFiles, lockFiles } from "./support/kernel.ts";
+import { flockedFiles } from "./support/kernel.ts";
 import { unlockInside } from "./support/lost_lock.ts";
+import {
+  ANOTHER_USER,
+  freeFiles,
+  guestOfAnother,
+  processName,
+  processState,
+  records,
+  without,
+} from "./support/missing_rights.ts";
 import { qemuCommand } from "./support/qemu.ts";
 import { until } from "./support/until.ts";
-import { BINARY, type Finished, World } from "./support/world.ts";
+import { BINARY, World } from "./support/world.ts";
 
 /*
  * Root without some of its capabilities, as in a container, and guests of another user: what lockvisor may not look
  * into, or may not signal, is neither done nor lost, and it says so.
  */
-
-const ANOTHER_USER = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
-
-/** Runs lockvisor as root without a capability; in a session of its own, since within one SIGCONT needs no right, kill(2). */
-function without(world: World, capability: "sys_ptrace" | "kill", args: string[]): Promise<Finished> {
-  const bounds = [`--bounding-set=-${capability}`, `--inh-caps=-${capability}`];
-  return world.execute("setsid", ["--wait", "setpriv", ...bounds, BINARY, ...args]);
-}
-
-/** A guest of another user, whose process has become its own command by now. */
-async function guestOfAnother(world: World, disk: string, name = "vm1"): Promise<Guest> {
-  const args = ["run", "--name", name, "--disk", disk, "--", ...ANOTHER_USER, "sleep", "600"];
-  const guest = await world.startRunning(args);
-  await until("it is another user's", () => processName(guest.pid) === "sleep");
-  return guest;
-}
-
-function processName(pid: number): string {
-  return Deno.readTextFileSync(`/proc/${pid}/comm`).trim();
-}
-
-function processState(pid: number): string {
-  return /^State:\s+(\S)/m.exec(Deno.readTextFileSync(`/proc/${pid}/status`))![1]!;
-}
-
-/** The texts of all records. */
-function records(world: World): string[] {
-  const directory = `${world.runtimeDir}/guests`;
-  return Array.from(Deno.readDirSync(directory), ({ name }) => name).filter((name) => name.endsWith(".json"))
-    .sort().map((name) => Deno.readTextFileSync(`${directory}/${name}`));
-}
-
-async function freeFiles(world: World): Promise<string[]> {
-  const files = lockFiles(world.lockspace);
-  const free = await Promise.all(files.map((name) => canLock(`${world.lockspace}/${name}`)));
-  return files.filter((_, index) => free[index]);
-}
 
 /** Refused for want of a right, with the process named, and with nothing changed. */
 async function assertChangesNothing(world: World, guest: Guest, args: string[]): Promise<void> {
@@ -114,6 +86,22 @@ Deno.test("a paused guest that may not be looked into stays paused, and nothing 
   );
   assert.equal(shown.resources[0].locked, null);
   assert.equal(processState(guest.pid), "S");
+});
+
+Deno.test("a guest that may be looked into and not be reached into is left as it is too", async () => {
+  await using world = await World.create();
+  const disk = await world.disk("a");
+  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", disk, "--", "sleep", "600"]);
+  // As Yama does it for processes that are not ours by descent.
+  const deny = ["-f", "-qq", "-o", "/dev/null", "-e", "inject=pidfd_getfd:error=EPERM"];
+  const before = records(world);
+  for (const args of [["release", "vm1", "--disk", disk], ["pause", "--release", "vm1"]]) {
+    const { code, stdout, stderr } = await world.execute("strace", [...deny, BINARY, ...args]);
+    assert.deepEqual([code, stdout], [77, ""], stderr);
+    assert.match(stderr, new RegExp(`cannot reach into process ${guest.pid}: .*CAP_SYS_PTRACE`));
+    assert.deepEqual(records(world), before);
+  }
+  assert.equal(flockedFiles(guest.pid).length, 6);
 });
 
 Deno.test("the processors of a guest run on when its locks cannot be given up", async () => {
@@ -235,6 +223,56 @@ Deno.test("a guest that was stopped by a signal is not said to run on when it ma
   assert.equal(processState(guest.pid), "T");
   assert.equal((await world.run(["resume", "vm1"])).code, 0);
   await until("it runs on", () => processState(guest.pid) === "S");
+});
+
+Deno.test("a child that may not be looked into has its guest's locks, also if another guest shares the disk", async () => {
+  await using world = await World.create();
+  const disk = `${await world.disk("a")},access=shared`;
+  const heirFile = `${world.directory}/heir`;
+  const forking = ["sh", "-c", `${ANOTHER_USER.join(" ")} sleep 600 & echo $! > ${heirFile}; wait`];
+  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", disk, "--", ...forking]);
+  const seen = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", "sleep", "600"];
+  await world.startRunning(["run", "--name", "vm2", "--disk", disk, "--", ...seen]);
+  await until("the child runs", () => processName(heirIn(heirFile)) === "sleep");
+  const heir = heirIn(heirFile);
+  try {
+    await guest.kill();
+    const before = records(world);
+    const stopped = await without(world, "sys_ptrace", ["stop", "vm1"]);
+    assert.deepEqual([stopped.code, stopped.stdout], [75, ""]);
+    assert.match(stopped.stderr, /its locks are still held by a process that cannot be seen from here/);
+    assert.deepEqual(records(world), before);
+  } finally {
+    Deno.kill(heir, "SIGKILL");
+  }
+});
+
+/** The pid that a guest has written, or our own as long as it has not. */
+function heirIn(file: string): number {
+  try {
+    return Number(Deno.readTextFileSync(file)) || Deno.pid;
+  } catch {
+    return Deno.pid;
+  }
+}
+
+Deno.test("notes that may not be read are not taken for none when a record is made again", async () => {
+  await using world = await World.create();
+  const disk = await world.disk("a");
+  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", disk, "--", "sleep", "600"]);
+  await loseLocks(world, guest, disk);
+  const [key] = await keysOf(world, disk);
+  await Deno.remove(world.runtimeDir, { recursive: true });
+  await Deno.chmod(`${world.lockspace}/${key}.d`, 0);
+  const refused = await without(world, "files", ["attach"]);
+  assert.deepEqual([refused.code, refused.stdout], [77, ""]);
+  assert.match(refused.stderr, new RegExp(`cannot read the directory .*${key}\\.d: permission denied`));
+  await Deno.chmod(`${world.lockspace}/${key}.d`, 0o700);
+  const attached = await world.run(["attach"]);
+  assert.match(
+    attached.stdout,
+    new RegExp(`made its record again.*\\n.*took the locks on disk ${disk} again`),
+  );
 });
 
 /** Takes a guest's locks on a disk from its descriptors. */

@@ -64,7 +64,7 @@ function openPidfd(guest: ProcessIdentity): number {
   if (pinned.kind === "pinned") return pinned.pidfd;
   if (pinned.kind === "unseen") {
     const text =
-      `process ${guest.pid} of the guest is in another pid namespace; run this where the guest was started`;
+      `process ${guest.pid} of the guest is in another pid namespace, or hidden by how /proc is mounted (hidepid); run this where the guest was started`;
     throw new LockvisorError("permission", text);
   }
   throw guestEnded(guest);

@@ -39,7 +39,7 @@ export function steerFlock(
     const copy = pidfdGetfd(pinned.pidfd, theirs);
     if (copy.outcome === "gone") return "gone";
     if (copy.outcome !== "ok") {
-      if (lifeOf(process) !== "alive") return "gone";
+      if (lifeOf(process) === "dead") return "gone";
       throw outOfReach(process.pid);
     }
     try {
@@ -67,7 +67,7 @@ export function requireReach(process: ProcessIdentity, files: readonly RemoteFil
     if (theirs === undefined) return;
     const copy = pidfdGetfd(pinned.pidfd, theirs);
     if (copy.outcome === "ok") closeDescriptor(copy.descriptor);
-    else if (lifeOf(process) === "alive") throw outOfReach(process.pid);
+    else if (lifeOf(process) !== "dead") throw outOfReach(process.pid);
   } finally {
     closeDescriptor(pinned.pidfd);
   }

@@ -23,7 +23,7 @@ export async function waitForGuest(
   if (outcome === "unseen") {
     throw new LockvisorError(
       "unavailable",
-      `guest "${name}" (pid ${process.pid}) runs in another pid namespace; wait for it there`,
+      `guest "${name}" (pid ${process.pid}) runs in another pid namespace, or is hidden by how /proc is mounted (hidepid); wait for it where it is seen`,
     );
   }
   if (outcome !== "ended") {

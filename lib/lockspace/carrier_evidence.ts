@@ -1,7 +1,7 @@
 import type { CarrierClaim, ClaimedLock, Known, LockEvidence } from "../driver/contract.ts";
 import { descriptorTarget, type FlockEntry, openDescriptors } from "../process/descriptors.ts";
 import { factsOf, readText } from "../process/descriptor_scan.ts";
-import { identifyProcess } from "../process/process_identity.ts";
+import { lifeOfPid } from "../process/process_identity.ts";
 import { notedAccess, readNotes } from "./holder_note.ts";
 import type { Lockspace } from "./lockspace.ts";
 import { isNamed, statusOfName } from "./open_slots.ts";
@@ -38,7 +38,9 @@ export function carrierEvidence(
     const noted = slots[slot];
     const path = slotPath(lockspace, key, slot);
     const descriptor = descriptorOf(path, noted);
-    if (descriptor === "hidden") return slotHeldUnseen(lockspace, { key, slot, pid: claim.pid }, flocks);
+    if (descriptor === "hidden") {
+      return slotHeldUnseen(lockspace, { key, slot, pid: claim.pid, mode }, flocks);
+    }
     if (descriptor === undefined) return false;
     // Another host may have replaced the file, and this kernel may not have noticed.
     if (isOutOfSight(lockspace) && !leadsTo(path, claim.pid, descriptor)) return false;
@@ -92,8 +94,7 @@ function isGrantedElsewhere(lockspace: Lockspace, key: string, hostId: string): 
 
 /** What a process has open, by path. A guest that is gone may have left its descriptors to a child; a holder has none. */
 function descriptorsByTarget({ pid, kind }: CarrierClaim): Map<string, number> | "hidden" {
-  const lives = identifyProcess(pid) !== undefined; // a zombie does not
-  if (!lives) return kind === "holder" ? new Map() : "hidden";
+  if (lifeOfPid(pid) === "dead") return kind === "holder" ? new Map() : "hidden";
   const view = openDescriptors(pid);
   if (view.kind !== "seen") return "hidden";
   return new Map([...view.targets].map(([descriptor, target]) => [target, descriptor]));

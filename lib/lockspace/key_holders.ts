@@ -1,7 +1,7 @@
 import { isCompatible, type LockMode } from "../access.ts";
 import type { Access } from "../access.ts";
 import type { Holder, Known } from "../driver/contract.ts";
-import { identifyProcess, type Life } from "../process/process_identity.ts";
+import { type Life, lifeOfPid } from "../process/process_identity.ts";
 import { type HolderNote, lifeOfHolder, notedAccess, readNotes } from "./holder_note.ts";
 import type { Lockspace } from "./lockspace.ts";
 import type { SlotEvidence } from "./slot_evidence.ts";
@@ -94,6 +94,6 @@ function holdersByPid(evidence: Exclude<SlotEvidence, { state: "free" }>, hostNa
     host: hostName,
     access: evidence.state === "exclusive" ? "exclusive" : "shared",
     since: null,
-    alive: identifyProcess(pid) !== undefined,
+    alive: KNOWN_ALIVE[lifeOfPid(pid)],
   }));
 }

@@ -1,4 +1,5 @@
 import type { GrantedKey, NotedGuest, OnLockFailure } from "../driver/contract.ts";
+import { fileError } from "../errors.ts";
 import { identity } from "../identity/key.ts";
 import { leaseIdentity } from "../identity/resource.ts";
 import { closeFile, eachEntry, openForReading } from "../libc/proc_files.ts";
@@ -47,16 +48,27 @@ function addFurtherNotes(lockspace: Lockspace, hostId: string, guests: Map<strin
   }
 }
 
+/** @throws {LockvisorError} `io` or `permission`: what cannot be read is not empty, and its notes are not gone */
 function namesIn(path: string): string[] {
   const names: string[] = [];
   const directory = openForReading(path);
-  if (directory < 0) return names;
+  if (directory < 0) return namesOrReason(path);
   try {
     eachEntry(directory, (name) => names.push(name));
   } finally {
     closeFile(directory);
   }
   return names;
+}
+
+/** The runtime's own way, which tells why a directory cannot be read. */
+function namesOrReason(path: string): string[] {
+  try {
+    return Array.from(Deno.readDirSync(path), ({ name }) => name);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return [];
+    throw fileError(`read the directory ${path}`, error);
+  }
 }
 
 function guestOf(lockspace: Lockspace, notes: NotesByKey, hostId: string): NotedGuest {

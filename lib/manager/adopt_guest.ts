@@ -2,7 +2,13 @@ import type { Driver, Guest, ResolvedResource } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
 import { sendSignal } from "../process/ending.ts";
-import { commandLine, identifyProcess, lifeOf, type ProcessIdentity } from "../process/process_identity.ts";
+import {
+  commandLine,
+  identifyProcess,
+  lifeOf,
+  lifeOfPid,
+  type ProcessIdentity,
+} from "../process/process_identity.ts";
 import { runningGuest } from "./attached_record.ts";
 import type { GuestRecord } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
@@ -18,17 +24,22 @@ export interface AdoptedGuest {
 
 /**
  * The process of a pid that is to become a guest.
- * @throws {LockvisorError} `data` when there is none, `permission` when it is somebody else's
+ * @throws {LockvisorError} `data` when there is none, `permission` when it is somebody else's or hidden from us
  */
 export function adoptableProcess(pid: number): ProcessIdentity {
   const process = identifyProcess(pid);
   if (process === undefined) {
-    throw new LockvisorError("data", `there is no process ${pid}, or it has ended; nothing was locked`);
+    throw lifeOfPid(pid) === "unknown"
+      ? new LockvisorError(
+        "permission",
+        `process ${pid} is hidden by how /proc is mounted (hidepid); nothing was locked`,
+      )
+      : new LockvisorError("data", `there is no process ${pid}, or it has ended; nothing was locked`);
   }
   if (sendSignal(process, "none") === "not-permitted") {
     throw new LockvisorError(
       "permission",
-      `process ${pid} is another user's; adopt it as that user or as root`,
+      `process ${pid} is another user's; adopt it as that user or as root with the right to signal it (CAP_KILL; see kill(2))`,
     );
   }
   return process;

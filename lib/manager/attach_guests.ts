@@ -191,7 +191,9 @@ function followGuest(finding: Extract<Finding, { kind: "recorded" }>): GuestUnde
         `its process ${pid} has ended, and who has its locks now cannot be seen from here`,
       ]);
     case "unseen":
-      return found(record, [], [`its process ${pid} is in another pid namespace`]);
+      return found(record, [], [
+        `its process ${pid} is in another pid namespace, or hidden by how /proc is mounted (hidepid)`,
+      ]);
     case "forked": {
       failpoint("attach.following");
       const followed = store.update(record, (current) => followFork(current, where.heir, lifeOf));

@@ -11,7 +11,7 @@ export type Whereabouts =
   | { kind: "gone" }
   /** Its process has ended, and somebody who cannot be seen from here has its lease, or it cannot be known. */
   | { kind: "hidden" }
-  /** Another pid namespace: it cannot be known from here. */
+  /** Another pid namespace, or a /proc that hides it: it cannot be known from here. */
   | { kind: "unseen" };
 
 /**

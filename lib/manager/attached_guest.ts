@@ -30,10 +30,7 @@ export async function attachGuest(
   if (!isAtHand(store, nameOrUuid)) {
     await attachGuests({ store, hostId, drivers: new Map([[plugin, driver]]) });
   }
-  if (findGuestIfKnown(store, nameOrUuid) === undefined) {
-    throw new LockvisorError("data", `no guest "${name}" runs on this host; see: lockvisor status`);
-  }
-  const record = findLivingGuest(store, nameOrUuid);
+  const record = findLivingGuest(store, nameOrUuid, name);
   if (record.plugin === plugin) return record;
   throw new LockvisorError(
     "data",

@@ -7,17 +7,10 @@ import type { GuestStore, RecordEntry } from "./guest_store.ts";
 
 /**
  * The record of a guest, by its name or UUID, whether its process lives or has ended (see {@linkcode lifeOf}; a
- * command that needs a living guest asks {@linkcode findLivingGuest}). Of several records with one name, the one
- * whose process may live is meant: the others are left-overs.
- * @throws {LockvisorError} `data` when there is none, when its record is damaged, or when a name fits several
+ * command that needs a living guest asks {@linkcode findLivingGuest}); undefined when there is none. Of several records
+ * with one name, the one whose process may live is meant: the others are left-overs.
+ * @throws {LockvisorError} `data` when its record is damaged, or when a name fits several
  */
-export function findGuest(store: GuestStore, nameOrUuid: string): GuestRecord {
-  const record = findGuestIfKnown(store, nameOrUuid);
-  if (record === undefined) throw unknownGuest(nameOrUuid);
-  return record;
-}
-
-/** As {@linkcode findGuest}, but undefined when there is no such guest. @throws {LockvisorError} `data` */
 export function findGuestIfKnown(store: GuestStore, nameOrUuid: string): GuestRecord | undefined {
   if (store.presence() === "absent") return undefined;
   const byUuid = isUuid(nameOrUuid) ? store.read(normaliseUuid(nameOrUuid)) : undefined;
@@ -27,12 +20,18 @@ export function findGuestIfKnown(store: GuestStore, nameOrUuid: string): GuestRe
 }
 
 /**
- * As {@linkcode findGuest}, for what can only be done to a guest that lives. A guest in another pid namespace
+ * As {@linkcode findGuestIfKnown}, for what can only be done to a guest that lives. A guest in another pid namespace
  * counts as living: it cannot be known from here.
+ * @param name what a message calls it
  * @throws {LockvisorError} `data` when there is no such guest, or when its process has ended
  */
-export function findLivingGuest(store: GuestStore, nameOrUuid: string): GuestRecord {
-  const record = findGuest(store, nameOrUuid);
+export function findLivingGuest(
+  store: GuestStore,
+  nameOrUuid: string,
+  name: string = nameOrUuid,
+): GuestRecord {
+  const record = findGuestIfKnown(store, nameOrUuid);
+  if (record === undefined) throw unknownGuest(name);
   const [{ pid }] = record.carriers;
   if (lifeOf(record.carriers[0]) !== "dead") return record;
   throw new AbsentGuest(

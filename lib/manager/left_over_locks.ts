@@ -35,8 +35,10 @@ export async function proveReleased(
     const held = isHeldNow(driver, keys);
     if (held !== true) return held;
     const { own, others } = processesHolding(record, keys, { store, driver });
-    if (own.length === 0 && others.length > 0) return false;
-    if (own.length === 0 && isTakenElsewhere(record, keys, driver)) return null;
+    const rest = keys.filter((key) => !others.has(key));
+    const restHeld = isHeldNow(driver, rest);
+    if (own.length === 0 && others.size > 0 && restHeld !== true) return restHeld;
+    if (own.length === 0 && isTakenElsewhere(record, rest, driver)) return null;
     if (isLast) throw leftOver(record, own);
     await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
   }
@@ -91,8 +93,9 @@ function leftOver(record: GuestRecord, own: readonly number[]): LockvisorError {
 }
 
 /**
- * The processes that hold these keys in the driver's own lockspace: the guest's `own` left-overs, and `others` whose
- * locks are their own. A process that itself called flock(2) has not inherited the lock from the guest.
+ * Who holds these keys in the driver's own lockspace: the processes that are the guest's `own` left-overs, and the keys
+ * that `others` have by locks of their own. A process that itself called flock(2) has not inherited the lock from the
+ * guest. Processes that we may not look into are among neither.
  */
 function processesHolding(
   record: GuestRecord,
@@ -103,17 +106,17 @@ function processesHolding(
   const elsewhere = carriersOfOthers(record, store);
   const carriers = new Set(record.carriers.filter((each) => lifeOf(each) === "alive").map(({ pid }) => pid));
   const own: number[] = [];
-  const others: number[] = [];
+  const others = new Set<string>();
   // The driver knows its lockspace: another one may have keys of the same names, that of a guest's own lease for one.
   for (const { process: { pid }, locks } of driver.holdings()) {
-    const descriptors = locks.filter(({ key }) => wanted.has(key)).flatMap(({ slots }) =>
-      Object.values(slots)
-    );
+    const held = locks.filter(({ key }) => wanted.has(key));
+    const descriptors = held.flatMap(({ slots }) => Object.values(slots));
     const flock = descriptors.map((descriptor) => descriptorFlock(pid, descriptor))
       .find((each) => each !== undefined);
     if (flock === undefined) continue;
     const isOthers = elsewhere.has(pid) || (flock.pid === pid && !carriers.has(pid));
-    (isOthers ? others : own).push(pid);
+    if (!isOthers) own.push(pid);
+    else for (const { key } of held) others.add(key);
   }
   return { own, others };
 }

@@ -9,7 +9,7 @@ export type SignalPurpose = "stop" | "pause" | "continue" | "kill";
 /**
  * Sends a signal to a guest's own process, and to no other; `none` only asks whether one might be sent. Says `ended`
  * when there is nobody to get it.
- * @throws {LockvisorError} `permission` without the right to signal it, `unavailable` when it is in another pid namespace
+ * @throws {LockvisorError} `permission` without the right to signal it, `unavailable` when it cannot be seen from here
  */
 export function signalGuest(
   { name, carriers: [process] }: Pick<GuestRecord, "name" | "carriers">,
@@ -30,7 +30,7 @@ export function signalGuest(
     case "unseen":
       throw new LockvisorError(
         "unavailable",
-        `${guest} runs in another pid namespace; ${purpose} it from there`,
+        `${guest} runs in another pid namespace, or is hidden by how /proc is mounted (hidepid); ${purpose} it from where it is seen`,
       );
   }
 }

@@ -4,7 +4,7 @@ import { closeDescriptor } from "../libc/pidfd.ts";
 import { pin } from "./ending.ts";
 import type { ProcessIdentity } from "./process_identity.ts";
 
-/** Whether a process is watched. `unseen`: it is in another pid namespace, and its end cannot be seen from here. */
+/** Whether a process is watched. `unseen`: it is in another pid namespace, or hidden, and its end cannot be seen from here. */
 export type WatchOutcome = { kind: "watched"; watched: WatchedProcess } | { kind: "ended" } | {
   kind: "unseen";
 };

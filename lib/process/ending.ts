@@ -11,7 +11,7 @@ import { lifeOf, type ProcessIdentity } from "./process_identity.ts";
 
 /**
  * How a wait for a process's end turned out. `aborted`: the caller's signal fired. `unseen`: the process is in
- * another pid namespace, where its pid means nothing to us.
+ * another pid namespace, where its pid means nothing to us, or hidden by how /proc is mounted (hidepid).
  */
 export type EndOutcome = "ended" | "timeout" | "aborted" | "unseen";
 

@@ -1,6 +1,7 @@
-import { LockvisorError } from "../errors.ts";
+import { errnoOf, LockvisorError } from "../errors.ts";
 import { isPresent } from "../files/presence.ts";
 import { JsonFields } from "../files/json_shape.ts";
+import { syscall } from "../libc/syscall.ts";
 
 /**
  * What names one process for good: pids are used again, but never with the same start time in the same boot.
@@ -33,14 +34,26 @@ export function parseProcessStat(text: string): ProcessStat | undefined {
   return state && startTime ? { state, startTime } : undefined;
 }
 
-/** The state and start time that the kernel shows for a pid, or undefined when there is no such process. */
-export function processStat(pid: number): ProcessStat | undefined {
-  if (!isPresent(`/proc/${pid}`)) return undefined;
+/**
+ * The state and start time that the kernel shows for a pid; undefined when there is no such process, `hidden` when there
+ * is one and it is not for us to see: with `hidepid=` among the options of its mount /proc shows other users' processes
+ * to nobody without the right to trace them, proc(5).
+ */
+function processStat(pid: number): ProcessStat | "hidden" | undefined {
+  if (!isPresent(`/proc/${pid}`)) return hasProcess(pid) ? "hidden" : undefined;
   try {
     return parseProcessStat(Deno.readTextFileSync(`/proc/${pid}/stat`));
-  } catch {
-    return undefined;
+  } catch (error) {
+    return error instanceof Deno.errors.NotFound || errnoOf(error) === "ESRCH" ? undefined : "hidden";
   }
+}
+
+/** Whether there is a process of a pid, by pidfd_open(2), which asks for no right. */
+function hasProcess(pid: number): boolean {
+  const pidfd = syscall("pidfd_open", pid);
+  if (pidfd < 0) return false;
+  syscall("close", pidfd);
+  return true;
 }
 
 let ownBootId: string | undefined;
@@ -57,7 +70,7 @@ export function ownNamespace(): string {
   return ownPidNamespace ??= Deno.readLinkSync("/proc/self/ns/pid");
 }
 
-/** The identity of a process in our own pid namespace, or undefined when it does not live. */
+/** The identity of a process in our own pid namespace, or undefined when it does not live or is hidden from us. */
 export function identifyProcess(pid: number): ProcessIdentity | undefined {
   return identityOf(pid, processStat(pid));
 }
@@ -67,9 +80,16 @@ export function identityFromStat(pid: number, text: string): ProcessIdentity | u
   return identityOf(pid, parseProcessStat(text));
 }
 
-function identityOf(pid: number, stat: ProcessStat | undefined): ProcessIdentity | undefined {
-  if (stat === undefined || isDeadState(stat.state)) return undefined;
+function identityOf(pid: number, stat: ProcessStat | "hidden" | undefined): ProcessIdentity | undefined {
+  if (stat === undefined || stat === "hidden" || isDeadState(stat.state)) return undefined;
   return { pid, startTime: stat.startTime, bootId: bootId(), pidNamespace: ownNamespace() };
+}
+
+/** Whether a pid of our own pid namespace is that of a process that lives, whichever that is. */
+export function lifeOfPid(pid: number): Life {
+  const stat = processStat(pid);
+  if (stat === "hidden") return "unknown";
+  return stat === undefined || isDeadState(stat.state) ? "dead" : "alive";
 }
 
 /** Whether a process of this host lives, by the kernel's word: same boot, same start time, and no zombie. */
@@ -77,13 +97,16 @@ export function lifeOf(process: ProcessIdentity): Life {
   if (process.bootId !== bootId()) return "dead";
   if (process.pidNamespace !== ownNamespace()) return "unknown";
   const stat = processStat(process.pid);
+  if (stat === "hidden") return "unknown";
   if (stat === undefined || isDeadState(stat.state)) return "dead";
   return stat.startTime === process.startTime ? "alive" : "dead";
 }
 
 /** Whether a process that lives was stopped by a signal; state T in proc_pid_stat(5). */
 export function isStopped(process: ProcessIdentity): boolean {
-  return lifeOf(process) === "alive" && processStat(process.pid)?.state === "T";
+  const stat = processStat(process.pid);
+  return stat !== undefined && stat !== "hidden" && stat.startTime === process.startTime &&
+    stat.state === "T";
 }
 
 /** Whether two identities name one process. */

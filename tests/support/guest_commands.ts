@@ -34,8 +34,18 @@ export function argumentsOf(command: GuestCommand, guest: string, disks: Disks):
   return make(guest, disks);
 }
 
-/** The flocks on the files of a world's lockspace that the kernel shows: file, mode and pid of who took it. */
+/**
+ * The flocks on the files of a world's lockspace that the kernel shows: file, mode and pid of who took it. The kernel
+ * gives its table in pieces: one look, while others lock and unlock, may lack a lock or have it twice.
+ */
 export function kernelLocks(world: World): string[] {
+  const looks = Array.from({ length: LOOKS }, () => lookAtLocks(world));
+  return [...new Set(looks.flat())].sort();
+}
+
+const LOOKS = 5;
+
+function lookAtLocks(world: World): string[] {
   const names = new Map<string, string>();
   for (const { name, isFile } of Deno.readDirSync(world.lockspace)) {
     if (isFile) names.set(String(Deno.lstatSync(`${world.lockspace}/${name}`).ino), name);
@@ -44,7 +54,7 @@ export function kernelLocks(world: World): string[] {
     const [, mode, pid, inode] = /FLOCK +\S+ +(\S+) +(-?\d+) +\w+:\w+:(\d+)/.exec(line) ?? [];
     const name = names.get(inode ?? "");
     return name === undefined ? [] : [`${name} ${mode} ${pid}`];
-  }).sort();
+  });
 }
 
 /** How a command refuses. */
