@@ -69,7 +69,7 @@ for (const which of ["one lock file of its disk", "the lock files of its lease",
     assert.deepEqual(await freeFiles(files), []);
     await looks(agent, 3);
     assert.deepEqual(told.of("lock-lost"), []);
-    assert.deepEqual(told.types("vm1"), ["guest-started", "lock-granted", "guest-mended", "lock-regained"]);
+    assert.deepEqual(told.types("vm1"), ["guest-found", "guest-mended", "lock-regained"]);
     assert.equal(recordOf(world, "vm1").state, "running");
   });
 }

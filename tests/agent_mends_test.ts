@@ -106,7 +106,7 @@ for (const [what, lose] of Object.entries(LOSSES)) {
     await until("what comes then is seen", () => told.of("lock-granted").length === 2);
     await guest.kill();
     await told.first("vm1", "guest-ended");
-    const types = ["guest-started", "lock-granted", "guest-mended", "guest-mended", "lock-granted"];
+    const types = ["guest-found", "guest-mended", "guest-mended", "lock-granted"];
     assert.deepEqual(told.types("vm1"), [...types, "guest-ended"]);
   });
 }
@@ -123,7 +123,7 @@ Deno.test("a guest that forks into the background is followed, and has not ended
   try {
     assert.match((await told.first("vm1", "guest-mended")).message, /followed it from process \d+ to/);
     await looks(agent, 3);
-    assert.deepEqual(told.types("vm1"), ["guest-started", "lock-granted", "guest-mended"]);
+    assert.deepEqual(told.types("vm1"), ["guest-found", "guest-mended"]);
     assert.deepEqual((await guestsOf(agent)).map((each) => [each.pid, each.locks.lost]), [[pid, 0]]);
   } finally {
     Deno.kill(pid, "SIGKILL");
@@ -142,7 +142,7 @@ Deno.test("a paused guest that gave its locks up has lost nothing, while others 
   assert.equal((await world.run(["pause", "vm1", "--release"])).code, 0);
   const rival = await world.startRunning(["run", "--name", "vm2", "--disk", disk, "--", "sleep", "600"]);
   await looks(agent, 4);
-  assert.deepEqual(told.types("vm1"), ["guest-started", "lock-granted", "guest-paused"]);
+  assert.deepEqual(told.types("vm1"), ["guest-found", "guest-paused"]);
   await rival.kill();
   await told.first("vm2", "guest-ended");
   assert.equal((await world.run(["resume", "vm1", "--accept-changes"])).code, 0);
