@@ -84,6 +84,7 @@ export type SettledGuest = AttachedGuest & { fate: LostLockFate };
 /**
  * After a restart, or when records are in doubt: finds every guest of this host again, mends what can be mended, and
  * deals with the guests whose locks are lost. `lock-lost` is noted in their records, and taken back when all is well.
+ * A guest to which what is wanted cannot be done is told with a `fault`; the others are dealt with all the same.
  * @param which.choose which of the guests are meant; what it throws leaves everything as it is
  * @param which.problem told of each record that cannot be read, and whose guest nothing else tells of
  */
@@ -132,7 +133,7 @@ export async function attachHost(
 /**
  * Does to one guest that {@linkcode attachHost} has left what is to be done to who has lost locks, after one more look.
  * @returns undefined when the guest has ended meanwhile
- * @throws {LockvisorError} when its plugin is not to be had, or its monitor does not answer
+ * @throws {LockvisorError} when its plugin is not to be had, its monitor does not answer, or it may not be signalled
  */
 export async function actOnLostLocks(
   { store, plugins }: HostLock,
@@ -140,12 +141,14 @@ export async function actOnLostLocks(
   action: LostLockAction,
 ): Promise<SettledGuest | undefined> {
   const { driver } = await plugins.load(guest.record.plugin);
-  return await settleLostLocks(guest, {
+  const settled = await settleLostLocks(guest, {
     store,
     driver,
     action,
     stopProcessors: (record) => stopProcessors(record, "signal"),
   });
+  if (settled?.fault !== undefined) throw settled.fault;
+  return settled;
 }
 
 /** A guest that nobody can look after: what is known of it is its record. */

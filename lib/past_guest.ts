@@ -3,6 +3,7 @@ import { LockvisorError } from "./errors.ts";
 import { formerUuids, type HostLock, inspectResource, resolveOnHost } from "./host_lock.ts";
 import { parseLease } from "./identity/specification.ts";
 import { isUuid, normaliseUuid, uuidOfName } from "./identity/key.ts";
+import { unknownGuest } from "./manager/absent_guest.ts";
 import { findGuestIfKnown } from "./manager/find_guest.ts";
 import type { GuestRecord } from "./manager/guest_record.ts";
 import { holderText } from "./manager/refusal.ts";
@@ -37,7 +38,7 @@ export async function findKnownGuest(host: HostLock, nameOrUuid: string): Promis
   }
   const past = leases.find(({ generation }) => generation !== null);
   if (past !== undefined) return { kind: "past", uuid: past.uuid };
-  throw new LockvisorError("data", `no guest "${nameOrUuid}" runs on this host; see: lockvisor status`);
+  throw unknownGuest(nameOrUuid);
 }
 
 function inspectOwnLease(host: HostLock, uuid: string): Promise<Inspection> {

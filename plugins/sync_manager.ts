@@ -158,6 +158,11 @@ class SyncManager implements Driver {
     return outcome;
   }
 
+  async requireReach(running: RunningGuest, keys: readonly string[]): Promise<void> {
+    const { requireReachOfKeys } = await import("../lib/carrier/live_guest.ts");
+    requireReachOfKeys(this.#openLockspace(), running, keys);
+  }
+
   async giveUp(
     running: RunningGuest,
     keys: readonly string[],

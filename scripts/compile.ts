@@ -38,6 +38,9 @@ export interface Program {
  *
  * --no-sparkplug: V8 does without its quickest compiler, which a start would use for a hash or two, and pay 1 to 2 ms
  * for the first page of machine code. What runs for long is compiled by the others as before.
+ *
+ * --max-semi-space-size: V8 lets what is new grow to 16 MB, three times over, before it tidies up: with 1 000 guests the
+ * agent has 125 MB then instead of 100.
  */
 const COMPILE = [
   "compile",
@@ -47,7 +50,7 @@ const COMPILE = [
   "--no-check",
   "--no-code-cache",
   "--allow-all",
-  "--v8-flags=--no-sparkplug",
+  "--v8-flags=--no-sparkplug,--max-semi-space-size=2",
 ];
 
 /** Builds a program. What was at `output` is replaced in one step, so that a running program is not overwritten. */

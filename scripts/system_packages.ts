@@ -26,6 +26,7 @@ const PACKAGE_OF: Record<string, string> = {
   glusterfs: "glusterfs-client",
   glusterfsd: "glusterfs-server",
   umount: "mount",
+  curl: "curl",
   chromium: "chromium",
   "systemd-nspawn": "systemd-container",
   debootstrap: "debootstrap",

@@ -30,6 +30,7 @@ const COMMANDS = [
   "glusterfs",
   "glusterfsd",
   "umount",
+  "curl",
   "chromium",
   "systemd-nspawn",
   "debootstrap",

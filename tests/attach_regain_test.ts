@@ -110,6 +110,29 @@ Deno.test("a lost lock that somebody has is not taken, and comes back when it wa
   assert.equal(await generation(world, b), before + 1, "taking it again counts as a grant");
 });
 
+Deno.test("a guest that was halted for want of a lock is paused once it has it again, until it is resumed", async () => {
+  await using world = await World.create();
+  const [a, b] = [await world.disk("a"), await world.disk("b")];
+  const guest = await world.startRunning(["run", "--name", "vm1", "--disk", a, "--", "sleep", "60"]);
+  const isStopped = () => / T /.test(Deno.readTextFileSync(`/proc/${guest.pid}/stat`));
+  await acquire(world, "vm1", b);
+  await killHolder(world, b);
+  const reader = await world.startRunning(
+    ["run", "--name", "reader", "--disk", `${b},access=readonly`, "--", "sleep", "60"],
+  );
+  const halted = await attach(world, "vm1", "--on-lost", "pause");
+  assert.deepEqual([halted.code, halted.first.state], [75, "lock-lost"]);
+  await until("it is stopped", isStopped, 5000);
+  await reader.kill();
+  const back = await attach(world, "vm1");
+  assert.deepEqual([back.code, back.first.state, back.first.locked], [0, "paused", true]);
+  assert.ok(isStopped());
+  const resumed = await world.run(["resume", "vm1"]);
+  assert.equal(resumed.code, 0, resumed.stderr);
+  await until("it runs on", () => !isStopped(), 5000);
+  assert.equal((await attach(world, "vm1")).first.state, "running");
+});
+
 Deno.test("all lost locks come back, or none", async () => {
   await using world = await World.create();
   const [a, b, c] = [await world.disk("a"), await world.disk("b"), await world.disk("c")];

@@ -79,6 +79,7 @@ Deno.test("status --json has the documented fields, and no others", async () => 
         { type: "disk", name: b, access: "readonly", keys: keys[1], locked: true },
         { type: "lease", name: "cluster:db", access: "shared", keys: keys[2], locked: true },
       ],
+      locks: { held: 6, unknown: 0, lost: 0, total: 6 },
     }],
   });
   assert.deepEqual(Object.keys(shown), [
@@ -90,6 +91,7 @@ Deno.test("status --json has the documented fields, and no others", async () => 
     "pid",
     "since",
     "resources",
+    "locks",
   ]);
   assert.deepEqual(Object.keys(shown.resources[0]), ["type", "name", "access", "keys", "locked"]);
 });

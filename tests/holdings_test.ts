@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { checkAtOnce, checkOneByOne, slotsOpenIn } from "../lib/lockspace/open_slots.ts";
+import { checkAtOnce, checkOneByOne, type OpenSlot, slotsOpenIn } from "../lib/lockspace/open_slots.ts";
 import { holdingsIn } from "../lib/lockspace/holdings.ts";
 import { openLockspace } from "../lib/lockspace/lockspace.ts";
 import { until } from "./support/until.ts";
@@ -66,7 +66,9 @@ for (const [name, { prepare, after, isHeld }] of Object.entries(CASES)) {
       after?.(world);
       const lockspace = lockspaceOf(world);
       for (const check of [checkAtOnce(lockspace), checkOneByOne(lockspace)]) {
-        const slots = slotsOpenIn(lockspace, locker.pid, check).map(({ key, slot, locked }) => ({
+        const open = slotsOpenIn(lockspace, locker.pid, check);
+        assert.notEqual(open, "hidden");
+        const slots = (open as OpenSlot[]).map(({ key, slot, locked }) => ({
           key,
           slot,
           locked,

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 /** How many sequences the command line plays in the tests' own process; `deno task soak` plays more. */
 const SEQUENCES = Number(Deno.env.get("LOCKVISOR_MODEL_SEQUENCES") ?? 1000);
 /** How many the compiled program plays, a process for each command. */
-const COMPILED = Math.ceil(SEQUENCES / 20);
+const COMPILED = Math.ceil(SEQUENCES / 50);
 /** Plays the same sequences for every change; `deno task soak` gives another one each time. */
 const SEED = Number(Deno.env.get("LOCKVISOR_MODEL_SEED") ?? 2026);
 /** One sequence that failed, as a failure tells it: `WAY:SEED:PATH`, the path being fast-check's. */

@@ -9,6 +9,8 @@ import { BINARY, type Finished, World } from "./support/world.ts";
  * becomes of it when the output cannot be written.
  */
 
+/** The agent prints no results. */
+const PRINTING = COMMANDS.filter(({ name }) => name !== "daemon");
 const WITH_JSON = COMMANDS.filter(({ options }) => options.some(({ name }) => name === "json"));
 
 /** A world with a guest that runs, and for every command arguments with which it does its work. */
@@ -91,7 +93,7 @@ Deno.test("with --json every command prints one JSON object, for its results and
 Deno.test("results that cannot be written: 74 from every command, or what went wrong before", async () => {
   const { world, works } = await workingWorld();
   await using _ = world;
-  for (const { name } of COMMANDS) {
+  for (const { name } of PRINTING) {
     const args = [name, ...works[name] ?? ["bash"]];
     const full = await redirected(world, "LOCKVISOR > /dev/full", args);
     assert.equal(full.code, 74, `${name}: ${full.stderr}`);
@@ -138,7 +140,7 @@ Deno.test("an error keeps its exit status and its line where neither output nor 
 Deno.test("a reader that has gone ends every command with 141 and without a word", async () => {
   const { world, works } = await workingWorld();
   await using _ = world;
-  for (const { name } of COMMANDS) {
+  for (const { name } of PRINTING) {
     const result = await redirected(world, CLOSED_PIPE, [name, ...works[name] ?? ["bash"]]);
     assert.equal(result.code, 141, `${name}: ${result.stderr}`);
     assert.match(result.stderr, /^(lockvisor: warning: .*\n)*$/, name);

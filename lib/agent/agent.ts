@@ -14,7 +14,7 @@ import { EventLog } from "./event_log.ts";
 import { GuestWatch } from "./guest_watch.ts";
 import { LockDoubts } from "./lock_doubts.ts";
 import { RecordWatch } from "./record_watch.ts";
-import { Turns } from "./turns.ts";
+import { MOST_AT_ONCE, Turns } from "./turns.ts";
 
 /** What the agent works with. */
 export interface AgentOptions {
@@ -33,7 +33,10 @@ const GATHER_MS = 5;
  */
 export class Agent {
   readonly events: EventLog;
-  readonly turns = new Turns();
+  /** For what is done to guests that go on. */
+  readonly changes = new Turns(MOST_AT_ONCE.change);
+  /** For stops. They wait neither for other operations nor these for them, as between two commands. */
+  readonly stops = new Turns(MOST_AT_ONCE.stop);
   readonly #sessions: CurrentSession;
   #settings: AgentOptions["settings"];
   readonly #audited: NonNullable<AgentOptions["audited"]>;

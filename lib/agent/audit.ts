@@ -150,7 +150,8 @@ export class Audit {
   #recovered(record: GuestRecord, resources: readonly EventResource[]): void {
     this.#losses.delete(record.uuid);
     const what = resources.length === 0 ? "" : ` on ${resourcesText(resources)}`;
-    const message = `guest "${record.name}" has its locks${what} again`;
+    const stays = record.state === "paused" ? `; it stays paused: lockvisor resume ${record.name}` : "";
+    const message = `guest "${record.name}" has its locks${what} again${stays}`;
     this.#context.tell({ type: "lock-regained", guest: eventGuest(record), resources, message });
   }
 
@@ -186,9 +187,7 @@ export class Audit {
         this.#recovered(result.record, guest.lost.map(eventResource));
         return result;
       }
-      if (action === "kill" && result.fate !== "killed") {
-        throw new LockvisorError("unavailable", `process ${record.carriers[0].pid} has not ended by SIGKILL`);
-      }
+      if (result.fault !== undefined) throw result.fault;
       loss.action = "done";
       const done = { left: "was left running", paused: "was paused", killed: "was killed" }[result.fate];
       this.#context.tell({

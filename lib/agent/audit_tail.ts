@@ -44,7 +44,7 @@ export function happeningOf(line: string): Happening | undefined {
     return undefined;
   }
   if (entry === null || entry.action !== "break" || typeof entry.target !== "string") return undefined;
-  const holders = Array.isArray(entry.holders) ? entry.holders : [];
+  const holders = Array.isArray(entry.holders) ? entry.holders.filter(isHolder) : [];
   const [first] = holders;
   const had = holders.map(({ guest, host }) => `guest "${guest}" of host ${host}`).join(" and ");
   const from = had === "" ? "" : ` of ${had}`;
@@ -61,6 +61,13 @@ export function happeningOf(line: string): Happening | undefined {
     },
     message: `the locks on ${entry.target}${from} were broken on host ${entry.host?.name}: ${entry.reason}`,
   };
+}
+
+/** Other hosts write there, too. */
+function isHolder(value: unknown): value is AuditEntry["holders"][number] {
+  if (typeof value !== "object" || value === null) return false;
+  const { guest, host, pid, since } = value as Partial<AuditEntry["holders"][number]>;
+  return [guest, host, since].every((text) => typeof text === "string") && typeof pid === "number";
 }
 
 function sizeOf(path: string): number {

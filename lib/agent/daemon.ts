@@ -36,6 +36,8 @@ export interface DaemonSettings {
 
 /** How long running requests and hooks may take when the agent ends, in milliseconds. */
 const GRACE_MS = 5000;
+/** How long readers of events may take to read the last of them, in milliseconds. */
+const READERS_GRACE_MS = 500;
 
 /**
  * Runs the agent until it is told to end (SIGTERM, SIGINT). SIGHUP has it read its configuration anew.
@@ -250,6 +252,7 @@ class Daemon {
   async #end(): Promise<void> {
     this.#manager.stopping();
     this.#agent.tell({ type: "agent-stopping", message: "the agent ends; guests and their locks stay" });
+    await this.#agent.events.end(READERS_GRACE_MS);
     await Promise.all(this.#servers.map((server) => server.close(GRACE_MS)));
     await this.#agent.end();
     await this.#hooks.end(GRACE_MS);

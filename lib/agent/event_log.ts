@@ -9,11 +9,21 @@ const MOST_WAITING = 1000;
 /** Where a reader begins. `after`: behind the event of this id. `last`: with so many of the past. */
 export type Beginning = { kind: "now" } | { kind: "after"; id: string } | { kind: "last"; count: number };
 
+/** What waits for one reader. */
+interface Reader {
+  waiting: AgentEvent[];
+  /** How many had to go before they were read. */
+  missed: number;
+  wake(): void;
+}
+
 /** The last events, and those who read them. */
 export class EventLog {
   readonly #epoch: string;
   readonly #kept: AgentEvent[] = [];
   readonly #listeners = new Set<(event: AgentEvent) => void>();
+  readonly #readers = new Set<Reader>();
+  #ending: (() => void) | undefined;
   #count = 0;
 
   /** @param epoch tells this agent's events from those of an earlier one: its start, say */
@@ -36,44 +46,72 @@ export class EventLog {
     return () => this.#listeners.delete(listener);
   }
 
+  /** Ends all readers as soon as they have read what was told. Resolves then, or when that takes too long. */
+  async end(graceMs: number): Promise<void> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const ended = new Promise<void>((resolve) => {
+      this.#ending = resolve;
+      timer = setTimeout(resolve, graceMs);
+    });
+    if (this.#readers.size === 0) this.#ending?.();
+    for (const reader of this.#readers) reader.wake();
+    await ended;
+    clearTimeout(timer);
+  }
+
   /** The last events, the oldest first. */
   last(count: number): AgentEvent[] {
     return count <= 0 ? [] : this.#kept.slice(-count);
   }
 
   /**
-   * Events from a beginning on, without end. Where some are not kept any more, because the reader was away for too long,
-   * was too slow, or knew another life of the agent, an event `events-missed` stands in their place.
+   * Events from a beginning on, until {@linkcode end} is called: all that are told after this call, whenever they are
+   * read. Where some are not kept any more, because the reader was away for too long, was too slow, or knew another life
+   * of the agent, an event `events-missed` stands in their place.
    * @param signal ends it
    */
-  async *follow(beginning: Beginning, signal: AbortSignal): AsyncGenerator<AgentEvent> {
-    const waiting: AgentEvent[] = this.#since(beginning);
-    let wake = () => {};
-    let missed = 0;
-    const stop = this.listen((event) => {
-      if (waiting.length >= MOST_WAITING) {
-        waiting.shift();
-        missed++;
+  follow(beginning: Beginning, signal: AbortSignal): AsyncGenerator<AgentEvent> {
+    const reader: Reader = { waiting: this.#since(beginning), missed: 0, wake: () => {} };
+    const unlisten = this.listen((event) => {
+      if (reader.waiting.length >= MOST_WAITING) {
+        reader.waiting.shift();
+        reader.missed++;
       }
-      waiting.push(event);
-      wake();
+      reader.waiting.push(event);
+      reader.wake();
     });
-    const abort = () => wake();
-    signal.addEventListener("abort", abort);
+    this.#readers.add(reader);
+    const stop = () => {
+      unlisten();
+      this.#readers.delete(reader);
+      if (this.#readers.size === 0) this.#ending?.();
+    };
+    // Not only where the generator ends: one that was never read has no end.
+    signal.addEventListener("abort", () => {
+      stop();
+      reader.wake();
+    }, { once: true });
+    if (signal.aborted) stop();
+    return this.#read(reader, signal, stop);
+  }
+
+  async *#read(reader: Reader, signal: AbortSignal, stop: () => void): AsyncGenerator<AgentEvent> {
+    const { waiting } = reader;
     try {
       while (!signal.aborted) {
-        if (missed > 0) {
+        if (reader.missed > 0) {
           const before = this.#countOf(waiting[0]!.id)! - 1;
-          yield this.#missed(before, `${missed} events came faster than they were read`);
-          missed = 0;
+          const why = `${reader.missed} events came faster than they were read`;
+          reader.missed = 0;
+          yield this.#missed(before, why);
         }
         const next = waiting.shift();
         if (next !== undefined) yield next;
-        else await new Promise<void>((resolve) => wake = resolve);
+        else if (this.#ending !== undefined) return;
+        else await new Promise<void>((resolve) => reader.wake = resolve);
       }
     } finally {
       stop();
-      signal.removeEventListener("abort", abort);
     }
   }
 

@@ -1,4 +1,4 @@
-import type { Driver, LockWatch } from "../driver/contract.ts";
+import type { Driver, LockWatch, WatchedGuest } from "../driver/contract.ts";
 import type { GuestRecord } from "../manager/guest_record.ts";
 import { watchedGuest } from "../manager/watched_guest.ts";
 
@@ -9,6 +9,8 @@ import { watchedGuest } from "../manager/watched_guest.ts";
 export class LockDoubts {
   /** By driver: another one, of another lockspace say, begins anew. */
   readonly #watches = new WeakMap<Driver, Promise<LockWatch>>();
+  /** The same for the same record: a watch need not compare them then. */
+  readonly #guests = new WeakMap<GuestRecord, WatchedGuest>();
   readonly #driverOf: (plugin: string) => Driver | undefined;
 
   constructor(driverOf: (plugin: string) => Driver | undefined) {
@@ -24,7 +26,9 @@ export class LockDoubts {
         doubted.push(...group);
         continue;
       }
-      const doubts = new Set((await watch.doubts(group.map(watchedGuest))).map(({ uuid }) => uuid));
+      const doubts = new Set(
+        (await watch.doubts(group.map((record) => this.#guestOf(record)))).map(({ uuid }) => uuid),
+      );
       doubted.push(...group.filter(({ uuid }) => doubts.has(uuid)));
     }
     return doubted;
@@ -33,8 +37,16 @@ export class LockDoubts {
   /** An exact look has found all locks of these guests. */
   async settle(records: readonly GuestRecord[]): Promise<void> {
     for (const [driver, group] of this.#byDriver(records)) {
-      await (await this.#watchOf(driver))?.confirm(group.map(watchedGuest));
+      await (await this.#watchOf(driver))?.confirm(group.map((record) => this.#guestOf(record)));
     }
+  }
+
+  #guestOf(record: GuestRecord): WatchedGuest {
+    const known = this.#guests.get(record);
+    if (known !== undefined) return known;
+    const guest = watchedGuest(record);
+    this.#guests.set(record, guest);
+    return guest;
   }
 
   /** Guests whose plugin is not to be had are left out: nobody can look at them. */

@@ -1,7 +1,10 @@
 import { LockvisorError } from "../errors.ts";
 
-/** Operations that may run at once: each may wait on a thread of the runtime's pool, which has few. */
-const MOST_AT_ONCE = 16;
+/**
+ * How many operations of each kind may run at once: each may keep a thread of the runtime's pool while it waits, and the
+ * pool has 32. A stop waits as long as its guest takes; the others must find room beside all stops.
+ */
+export const MOST_AT_ONCE = { change: 16, stop: 12 } as const;
 /** Operations that may wait for their turn. */
 const MOST_WAITING = 2000;
 
@@ -12,8 +15,13 @@ const MOST_WAITING = 2000;
 export class Turns {
   readonly #last = new Map<string, Promise<unknown>>();
   readonly #queue: (() => void)[] = [];
+  readonly #mostAtOnce: number;
   #running = 0;
   #waiting = 0;
+
+  constructor(mostAtOnce: number) {
+    this.#mostAtOnce = mostAtOnce;
+  }
 
   /** Runs an operation when it is its turn. @throws {LockvisorError} `unavailable` when too many wait */
   async of<Result>(guest: string, operation: () => Promise<Result>): Promise<Result> {
@@ -47,7 +55,7 @@ export class Turns {
   }
 
   #place(): Promise<void> | void {
-    if (this.#running < MOST_AT_ONCE) {
+    if (this.#running < this.#mostAtOnce) {
       this.#running++;
       return;
     }

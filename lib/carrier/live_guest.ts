@@ -6,7 +6,7 @@ export { discardStrays } from "./discard.ts";
 export { LockspaceWatch } from "../lockspace/lockspace_watch.ts";
 export { startHolder } from "./holder.ts";
 export { carryInMonitor, closeLeftInMonitor } from "./monitor.ts";
-export { giveUpKeys, keysHeld } from "./pause.ts";
+export { giveUpKeys, keysHeld, requireReachOfKeys } from "./pause.ts";
 export { regainKeys } from "./regain.ts";
 export { takeBackKeys } from "./take_back.ts";
 export { unplugKeys } from "./unplug.ts";

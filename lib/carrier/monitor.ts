@@ -3,7 +3,7 @@ import { LockvisorError } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
 import { type Slot, slotPath, SLOTS } from "../lockspace/slot.ts";
-import { descriptorFlock, openDescriptors } from "../process/descriptors.ts";
+import { descriptorFlock, hiddenDescriptors, openDescriptors } from "../process/descriptors.ts";
 import type { ProcessIdentity } from "../process/process_identity.ts";
 import { QmpClient, QmpCommandError } from "../qmp/client.ts";
 
@@ -45,6 +45,11 @@ export async function carryInMonitor(
   guest: MonitoredGuest,
   slots: readonly SlotToSend[],
 ): Promise<MonitorOutcome> {
+  const { pid } = guest.process;
+  // Before anything is sent: what it got could not be found there.
+  if (openDescriptors(pid).kind === "hidden") {
+    return { outcome: "unavailable", reason: hiddenDescriptors(pid).message };
+  }
   try {
     return await withQemu(guest, async (qemu) => {
       const sent: string[] = [];
@@ -59,7 +64,7 @@ export async function carryInMonitor(
         for (const name of sent.reverse()) await qemu.closeDescriptor(name).catch(() => {}); // perhaps never arrived
         throw error;
       }
-      const locks = locksInside(lockspace, guest.process.pid, slots);
+      const locks = locksInside(lockspace, pid, slots);
       return { outcome: "carried", carrier: { ...guest.process, kind: "monitor", locks } };
     });
   } catch (error) {
@@ -96,7 +101,8 @@ export async function closeInMonitor(
 
 /**
  * Has QEMU close what it was handed of some keys although no carrier of the guest's record has them: an `acquire` was
- * killed while it handed them over, and they would be in its own way when it is repeated. Without the monitor they stay.
+ * killed while it handed them over, and they would be in its own way when it is repeated. Without the monitor, or the
+ * right to look into QEMU, they stay: whoever asks for these keys is refused then.
  */
 export async function closeLeftInMonitor(
   lockspace: Lockspace,

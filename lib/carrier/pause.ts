@@ -50,10 +50,8 @@ export function giveUpKeys(
   remember: (givenUp: GivenUpKey[]) => void = () => {},
 ): GivenUpKey[] {
   const slots = carriedSlots(lockspace, carriers, new Set(keys));
+  requireReachOf(slots); // before the look at how they are held: what is hidden would pass for not held
   const givenUp = statesOf(lockspace, slots, grants);
-  for (const carrier of new Set(slots.map((slot) => slot.carrier))) {
-    requireReach(carrier, slots.find((slot) => slot.carrier === carrier)!.file);
-  }
   remember(givenUp);
   failpoint("pause.remembered");
   for (const { carrier, file } of slots.reverse()) {
@@ -61,6 +59,24 @@ export function giveUpKeys(
     failpoint("pause.slot-released");
   }
   return givenUp;
+}
+
+/**
+ * Makes sure that keys could be given up in the processes that hold them, before the guest is stopped for that.
+ * @throws {LockvisorError} `permission` when one of the processes cannot be reached
+ */
+export function requireReachOfKeys(
+  lockspace: Lockspace,
+  { carriers }: Pick<RunningGuest, "carriers">,
+  keys: readonly string[],
+): void {
+  requireReachOf(carriedSlots(lockspace, carriers, new Set(keys)));
+}
+
+function requireReachOf(slots: readonly CarriedSlot[]): void {
+  for (const [carrier, own] of Map.groupBy(slots, (slot) => slot.carrier)) {
+    requireReach(carrier, own.map(({ file }) => file));
+  }
 }
 
 /** How keys are held in the processes that hold them, and their generations. */
@@ -111,7 +127,10 @@ export type RetakeOutcome =
   /** The lock file was exchanged, or the guest has it open no more. */
   | { outcome: "lost"; key: string };
 
-/** Takes given-up keys again, in the very descriptors in which they were held. All or nothing. */
+/**
+ * Takes given-up keys again, in the very descriptors in which they were held. All or nothing.
+ * @throws {LockvisorError} `permission` when one of the processes cannot be reached; nothing was taken then
+ */
 export function retakeKeys(
   lockspace: Lockspace,
   carriers: readonly Carrier[],
@@ -121,6 +140,7 @@ export function retakeKeys(
   const slots = carriedSlots(lockspace, carriers, new Set(modes.keys()));
   const missing = givenUp.find(({ key }) => !slots.some((slot) => slot.key === key));
   if (missing !== undefined) return { outcome: "uncarried", key: missing.key };
+  requireReachOf(slots);
   const taken: CarriedSlot[] = [];
   for (const slot of slots) {
     const result = steerFlock(slot.carrier, slot.file, modes.get(slot.key)!);

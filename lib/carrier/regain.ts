@@ -10,7 +10,7 @@ import { checkOneByOne, type OpenSlot, slotsOpenIn } from "../lockspace/open_slo
 import { slotPath, SLOTS, tryLockSlot } from "../lockspace/slot.ts";
 import { observeKey } from "../lockspace/slot_evidence.ts";
 import { ownDescriptorNumbers } from "../process/descriptor_numbers.ts";
-import { kernelFlocks } from "../process/descriptors.ts";
+import { hiddenDescriptors, kernelFlocks } from "../process/descriptors.ts";
 import { sendSignal } from "../process/ending.ts";
 import { lifeOf, type ProcessIdentity } from "../process/process_identity.ts";
 import { carriersAfter, locksIn, type PlacedSlot } from "./carriers_after.ts";
@@ -36,6 +36,7 @@ type TakenSlot =
  * Takes lost keys again, all or none: each slot in the descriptor in which a carrier of the guest has it open still,
  * or else in one of our own that is moved to the guest. The generations are compared when all are locked: from then on
  * nobody can change them. If one has grown, somebody else has had the disk, and all are given up again.
+ * @throws {LockvisorError} `permission` when a carrier cannot be looked into or reached; nothing was taken then
  */
 export async function regainKeys(
   lockspace: Lockspace,
@@ -76,7 +77,9 @@ function takeSlots(lockspace: Lockspace, guest: BereftGuest, taken: TakenSlot[])
   const open = new Map<number, OpenSlot[]>();
   const leadsTo = checkOneByOne(lockspace);
   for (const pid of new Set([guest.process.pid, ...carriers.map((carrier) => carrier.pid)])) {
-    open.set(pid, slotsOpenIn(lockspace, pid, leadsTo));
+    const slots = slotsOpenIn(lockspace, pid, leadsTo);
+    if (slots === "hidden") throw hiddenDescriptors(pid);
+    open.set(pid, slots);
   }
   for (const granted of guest.lost) {
     for (const slot of SLOTS) {

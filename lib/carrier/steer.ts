@@ -2,7 +2,7 @@ import type { LockMode } from "../access.ts";
 import { LockvisorError } from "../errors.ts";
 import { lstatIfPresent } from "../files/record_file.ts";
 import { closeDescriptor, flockDescriptor, pidfdGetfd } from "../libc/pidfd.ts";
-import { descriptorTarget, openDescriptors } from "../process/descriptors.ts";
+import { descriptorTarget, hiddenDescriptors, openDescriptors } from "../process/descriptors.ts";
 import { pin } from "../process/ending.ts";
 import { lifeOf, type ProcessIdentity } from "../process/process_identity.ts";
 
@@ -53,16 +53,17 @@ export function steerFlock(
 }
 
 /**
- * Makes sure that a descriptor of another process can be reached, before something is written that says it was. A
- * process that has ended, or has nothing open there, is for the steering itself to tell.
+ * Makes sure that the descriptors of another process can be seen and reached, before something is written that says
+ * they were. A process that has ended, or has nothing open there, is for the steering itself to tell.
  * @throws {LockvisorError} `permission` without the right to trace the process
  */
-export function requireReach(process: ProcessIdentity, file: RemoteFile): void {
+export function requireReach(process: ProcessIdentity, files: readonly RemoteFile[]): void {
   const pinned = pin(process);
   if (pinned.kind === "ended") return;
   if (pinned.kind !== "pinned") throw outOfReach(process.pid);
   try {
-    const theirs = findDescriptor(process.pid, file);
+    // The right is one for the whole process: one descriptor stands for all.
+    const theirs = firstFound(process.pid, files);
     if (theirs === undefined) return;
     const copy = pidfdGetfd(pinned.pidfd, theirs);
     if (copy.outcome === "ok") closeDescriptor(copy.descriptor);
@@ -77,15 +78,18 @@ function outOfReach(pid: number): LockvisorError {
   return new LockvisorError("permission", `cannot reach into process ${pid}: ${need}`);
 }
 
+function firstFound(pid: number, files: readonly RemoteFile[]): number | undefined {
+  for (const file of files) {
+    const descriptor = findDescriptor(pid, file);
+    if (descriptor !== undefined) return descriptor;
+  }
+  return undefined;
+}
+
 function findDescriptor(pid: number, { path, descriptor }: RemoteFile): number | undefined {
   if (descriptor !== undefined && descriptorTarget(pid, descriptor) === path) return descriptor;
   const view = openDescriptors(pid);
-  if (view.kind === "hidden") {
-    throw new LockvisorError(
-      "permission",
-      `cannot see the descriptors of process ${pid}; run this as its user or as root`,
-    );
-  }
+  if (view.kind === "hidden") throw hiddenDescriptors(pid);
   if (view.kind === "gone") return undefined;
   return [...view.targets].find(([, target]) => target === path)?.[0];
 }

@@ -4,7 +4,7 @@ import type { Lockspace } from "../lockspace/lockspace.ts";
 import { type Slot, slotPath, SLOTS } from "../lockspace/slot.ts";
 import { closeInMonitor } from "./monitor.ts";
 import { sendSignal } from "../process/ending.ts";
-import { requireReach, steerFlock } from "./steer.ts";
+import { type RemoteFile, requireReach, steerFlock } from "./steer.ts";
 
 /** What a guest holds and how to reach it. */
 export interface UnplugSource {
@@ -28,10 +28,10 @@ export async function unplugKeys(
 ): Promise<UnplugOutcome> {
   const wanted = new Set(keys);
   for (const carrier of carriers) {
-    const first = carrier.locks.find(({ key }) => wanted.has(key));
-    const slot = SLOTS.find((each) => first !== undefined && each in first.slots);
-    if (first === undefined || slot === undefined) continue;
-    requireReach(carrier, { path: slotPath(lockspace, first.key, slot), descriptor: first.slots[slot] });
+    const files = carrier.locks.filter(({ key }) => wanted.has(key)).flatMap(({ key, slots }) =>
+      SLOTS.filter((slot) => slot in slots).map((slot) => fileOf(lockspace, key, slot, slots))
+    );
+    if (files.length > 0) requireReach(carrier, files);
   }
   remember();
   const missing: string[] = [];
@@ -57,12 +57,15 @@ export async function unplugKeys(
   return { carriers: remaining, missing: [...missing, ...keys.filter((key) => !known.has(key))] };
 }
 
+function fileOf(lockspace: Lockspace, key: string, slot: Slot, slots: CarriedLock["slots"]): RemoteFile {
+  return { path: slotPath(lockspace, key, slot), descriptor: slots[slot] };
+}
+
 /** Releases slot b before slot a, the reverse of taking. Says whether the carrier had them. */
 function releaseLock(lockspace: Lockspace, carrier: Carrier, { key, slots }: CarriedLock): boolean {
   const held = SLOTS.filter((slot: Slot) => slot in slots).reverse();
   const results = held.map((slot) => {
-    const file = { path: slotPath(lockspace, key, slot), descriptor: slots[slot] };
-    const result = steerFlock(carrier, file, "released");
+    const result = steerFlock(carrier, fileOf(lockspace, key, slot, slots), "released");
     failpoint("release.slot-released");
     return result;
   });

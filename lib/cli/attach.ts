@@ -47,6 +47,9 @@ export async function attach(
       ),
     );
   }
+  // Why what was wanted could not be done says more than that the locks are lost.
+  const undone = unlocked.flatMap(({ fault }) => fault === undefined ? [] : [exitStatusOf(fault.code)]);
+  if (undone.length > 0) return Math.max(...undone);
   if (unlocked.some(({ fate }) => fate !== "killed")) return exitStatusOf("locked");
   return Math.max(0, ...problems.map(({ code }) => exitStatusOf(code)));
 }
@@ -84,7 +87,7 @@ function theOneNamed<Candidate extends AttachCandidate>(
 }
 
 function attachedText({ record, repairs, lost, locked, fault }: AttachedGuest): string {
-  if (fault !== undefined) return "";
+  if (fault !== undefined && lost.length === 0) return "";
   const locks = lost.length > 0
     ? `${lost.length} lost`
     : { true: "locked", false: "it takes no locks", null: "its locks are not shown here" }[`${locked}`];

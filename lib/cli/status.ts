@@ -1,9 +1,10 @@
 import type { Invocation } from "./parse.ts";
-import { exitStatusOf, LockvisorError, printable } from "../errors.ts";
+import { exitStatusOf, printable } from "../errors.ts";
 import { hostStatus } from "../host_lock.ts";
-import { chooseGuest } from "../manager/find_guest.ts";
-import type { HostView, ObservedGuest } from "../manager/guest_view.ts";
-import { guestResult } from "../report/results.ts";
+import { unknownGuest } from "../manager/absent_guest.ts";
+import { chooseGuest, damagedRecord } from "../manager/find_guest.ts";
+import { faultOfHost, type HostView, type ObservedGuest } from "../manager/guest_view.ts";
+import { guestsResult } from "../report/results.ts";
 import type { CliContext } from "./context.ts";
 import { openSession } from "./session.ts";
 import { type Colour, formatTable, type TableCell } from "./table.ts";
@@ -20,10 +21,10 @@ export async function run({ options, arguments: [guest] }: Invocation, context: 
     return 0;
   }
   // What is known is told, and why the rest is not: with --json in one document.
-  const fault = host.fault ?? (guest === undefined ? damageOf(host) : undefined);
+  const fault = guest === undefined ? faultOfHost(host) : host.fault;
   context.out(
     options.isGiven("json")
-      ? JSON.stringify({ guests: guests.map(guestResult), ...fault?.toJSON() }) + "\n"
+      ? JSON.stringify(guestsResult(guests, fault)) + "\n"
       : formatGuests(guests, context),
   );
   if (fault === undefined) return 0;
@@ -38,24 +39,8 @@ function selectGuest(host: HostView, nameOrUuid: string): ObservedGuest {
   const found = host.guests.find(({ view }) => view === chosen);
   if (found !== undefined) return found;
   const damaged = host.damaged.find(({ uuid }) => uuid === nameOrUuid.toLowerCase());
-  if (damaged !== undefined) throw damagedRecord(damaged.file, damaged.reason);
-  throw new LockvisorError("data", `no guest "${nameOrUuid}" runs on this host; see: lockvisor status`);
-}
-
-function damagedRecord(file: string, reason: string): LockvisorError {
-  return new LockvisorError(
-    "data",
-    `record ${file} cannot be read: ${reason}; its guest's locks are not touched by that; remove the file when the guest has ended`,
-  );
-}
-
-/** The records that cannot be read, as one error. */
-function damageOf(host: HostView): LockvisorError | undefined {
-  const [first, ...others] = host.damaged;
-  if (first === undefined) return undefined;
-  const error = damagedRecord(first.file, first.reason);
-  if (others.length === 0) return error;
-  return new LockvisorError("data", `${error.message} (and ${others.length} more)`);
+  if (damaged !== undefined) throw damagedRecord(damaged);
+  throw unknownGuest(nameOrUuid);
 }
 
 function formatGuests(guests: readonly ObservedGuest[], context: CliContext): string {

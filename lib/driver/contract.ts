@@ -262,6 +262,11 @@ export interface HotplugMethods {
 /** What a driver of the ability `pause` does. */
 export interface PauseMethods {
   /**
+   * Makes sure, before the guest is stopped for it, that keys can be given up: what throws here leaves the guest
+   * running. Without this method `giveUp` is the first to tell, and the guest stands still by then.
+   */
+  requireReach?(running: RunningGuest, keys: readonly string[]): Promise<void>;
+  /**
    * Gives keys of a paused guest up until it resumes.
    * @param remember told what is given up before the first lock goes: cut off after that, nobody may believe that
    * the guest still has it

@@ -1,4 +1,3 @@
-import { printable } from "../errors.ts";
 import { ClientSocket } from "./client_socket.ts";
 import {
   type HttpRequest,
@@ -59,7 +58,7 @@ export class HttpConnection {
       while (onwards === "next") onwards = await this.#serveNext();
       if (onwards === "part") await this.#socket.part();
     } catch (error) {
-      this.#tell(`a connection broke: ${reasonOf(error)}`);
+      this.#service.problem(`a connection broke: ${reasonOf(error)}`);
     }
     this.#socket.close();
   }
@@ -140,14 +139,17 @@ export class HttpConnection {
       const { type, body } = this.#service.fail(status, message);
       return { status, headers: { "content-type": type }, body };
     } catch (error) {
-      this.#tell(`no words for status ${status}: ${reasonOf(error)}`);
+      this.#service.problem(`no words for status ${status}: ${reasonOf(error)}`);
       return { status, headers: { "content-type": "text/plain" }, body: `${message}\n` };
     }
   }
 
   async #answer(head: RequestHead, body: Uint8Array): Promise<Onwards> {
     const controller = this.#controller = new AbortController();
-    this.#socket.watch(() => controller.abort());
+    this.#socket.watch(() => {
+      controller.abort();
+      this.#endStream?.();
+    });
     try {
       const response = await this.#handled(head, body, controller.signal);
       if (response === undefined) return "over";
@@ -191,7 +193,7 @@ export class HttpConnection {
 
   /** What the client gets when something failed that it has no part in. */
   #inside({ method, target }: RequestHead["line"], error: unknown): WholeResponse {
-    this.#tell(`${method} ${target}: ${reasonOf(error)}`);
+    this.#service.problem(`${method} ${target}: ${reasonOf(error)}`);
     return this.#failure(500, "something failed inside the server");
   }
 
@@ -236,7 +238,7 @@ export class HttpConnection {
     } catch (error) {
       isWhole = true;
       // Without its last chunk the client knows that something is missing.
-      this.#tell(`${line.method} ${line.target}: ${reasonOf(error)}`);
+      this.#service.problem(`${line.method} ${line.target}: ${reasonOf(error)}`);
       return "over";
     } finally {
       if (!isWhole) this.#endIterator(iterator);
@@ -264,7 +266,7 @@ export class HttpConnection {
   #endIterator(iterator: AsyncIterator<string> | undefined): void {
     this.#controller?.abort();
     const end = async () => await iterator?.return?.();
-    end().catch((error) => this.#tell(`a stream did not end well: ${reasonOf(error)}`));
+    end().catch((error) => this.#service.problem(`a stream did not end well: ${reasonOf(error)}`));
   }
 
   async #writeAll(pieces: readonly Uint8Array[]): Promise<boolean> {
@@ -272,10 +274,6 @@ export class HttpConnection {
       if (!await this.#socket.write(piece)) return false;
     }
     return true;
-  }
-
-  #tell(line: string): void {
-    this.#service.problem(printable(line));
   }
 }
 

@@ -8,6 +8,7 @@ export class Deadline {
   /** When the timer rings, and when it should, by the clock of performance.now(). */
   #rings = Infinity;
   #due = Infinity;
+  #hasEnded = false;
 
   /** `late` is called once for each deadline that passes. */
   constructor(late: () => void) {
@@ -16,6 +17,7 @@ export class Deadline {
 
   /** Sets the deadline, in milliseconds from now, in place of the one before. */
   set(milliseconds: number): void {
+    if (this.#hasEnded) return;
     this.#due = performance.now() + milliseconds;
     if (this.#rings > this.#due) this.#start(milliseconds);
   }
@@ -25,9 +27,9 @@ export class Deadline {
     this.#due = Infinity;
   }
 
-  /** Lets the timer go. */
+  /** Lets the timer go; no deadline is set any more. */
   end(): void {
-    this.#due = this.#rings = Infinity;
+    this.#hasEnded = true;
     clearTimeout(this.#timer);
   }
 

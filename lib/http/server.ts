@@ -24,9 +24,14 @@ export class HttpServer {
   #onIdle: (() => void) | undefined;
 
   /** Starts to accept; the listener is the server's from now on. */
-  constructor(listener: Deno.Listener, { limits, ...service }: HttpServerOptions) {
+  constructor(listener: Deno.Listener, { handler, fail, problem, limits }: HttpServerOptions) {
     this.#listener = listener;
-    this.#service = { ...service, limits: { ...DEFAULT_LIMITS, ...limits } };
+    this.#service = {
+      handler,
+      fail,
+      limits: { ...DEFAULT_LIMITS, ...limits },
+      problem: tellInOneLine(problem),
+    };
     this.#accepting = this.#accept();
   }
 
@@ -70,7 +75,7 @@ export class HttpServer {
         await this.#take(connection);
       } catch (error) {
         if (this.#closing !== undefined) return;
-        if (!isFailing) this.#service.problem(printable(`no connection can be accepted: ${reasonOf(error)}`));
+        if (!isFailing) this.#service.problem(`no connection can be accepted: ${reasonOf(error)}`);
         if (error instanceof Deno.errors.BadResource) return; // somebody else has closed the listener
         isFailing = true;
         await this.#pause();
@@ -117,6 +122,15 @@ export class HttpServer {
     this.#turnedAway.delete(client);
     this.#onIdle?.();
   }
+}
+
+/** Serving goes on also when nobody can be told what is wrong: a log may be full, or its reader gone. */
+function tellInOneLine(problem: (line: string) => void): (line: string) => void {
+  return (line) => {
+    try {
+      problem(printable(line));
+    } catch { /* there is nobody else to tell */ }
+  };
 }
 
 function reasonOf(error: unknown): string {

@@ -6,7 +6,8 @@ import { notedAccess, readNotes } from "./holder_note.ts";
 import type { Lockspace } from "./lockspace.ts";
 import { isNamed, statusOfName } from "./open_slots.ts";
 import { type Slot, slotPath, SLOTS } from "./slot.ts";
-import { flocksOn, observeSlot } from "./slot_evidence.ts";
+import { observeSlot } from "./slot_evidence.ts";
+import { slotHeldUnseen } from "./unseen_evidence.ts";
 
 /** What evidence is judged by: the kernel's table of locks, and which notes are of this host. */
 export interface EvidenceContext {
@@ -37,7 +38,7 @@ export function carrierEvidence(
     const noted = slots[slot];
     const path = slotPath(lockspace, key, slot);
     const descriptor = descriptorOf(path, noted);
-    if (descriptor === "hidden") return heldByAnybody(lockspace, { key, slot }, flocks);
+    if (descriptor === "hidden") return slotHeldUnseen(lockspace, { key, slot, pid: claim.pid }, flocks);
     if (descriptor === undefined) return false;
     // Another host may have replaced the file, and this kernel may not have noticed.
     if (isOutOfSight(lockspace) && !leadsTo(path, claim.pid, descriptor)) return false;
@@ -96,22 +97,6 @@ function descriptorsByTarget({ pid, kind }: CarrierClaim): Map<string, number> |
   const view = openDescriptors(pid);
   if (view.kind !== "seen") return "hidden";
   return new Map([...view.targets].map(([descriptor, target]) => [target, descriptor]));
-}
-
-function heldByAnybody(
-  lockspace: Lockspace,
-  { key, slot }: { key: string; slot: Slot },
-  flocks: readonly FlockEntry[],
-): Known {
-  if (lockspace.evidence === "hidden") {
-    return observeSlot(lockspace, key, slot, flocks).state === "free" ? false : null;
-  }
-  try {
-    const { ino } = Deno.lstatSync(slotPath(lockspace, key, slot));
-    return flocksOn(flocks, lockspace.device, ino).length > 0;
-  } catch {
-    return null;
-  }
 }
 
 /** All held is held, one missing is missing; otherwise it is not known. */

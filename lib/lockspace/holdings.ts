@@ -11,7 +11,7 @@ const HOLDER_COMMAND = "lockvisor-hold";
 /**
  * The locks of a lockspace that processes of this host hold, by the `lock:` lines of their own fdinfo. One pass over
  * /proc. A lock on a file that its name does not lead to any more is none. Where the kernel does not show the locks of
- * the lockspace's filesystem, open lock files count.
+ * the lockspace's filesystem, open lock files count. Processes that we may not look into are left out.
  * @param pids whom to look at; default: all processes
  */
 export function holdingsIn(lockspace: Lockspace, pids?: readonly number[]): Holding[] {
@@ -72,7 +72,8 @@ function locksOf(
 ): { locks: CarriedLock[]; modes: Map<string, LockMode | "mixed"> } {
   const locks = new Map<string, CarriedLock>();
   const modes = new Map<string, LockMode | "mixed">();
-  for (const { key, slot, descriptor, locked, mode } of slotsOpenIn(lockspace, pid, leadsTo)) {
+  const slots = slotsOpenIn(lockspace, pid, leadsTo);
+  for (const { key, slot, descriptor, locked, mode } of slots === "hidden" ? [] : slots) {
     if (lockspace.evidence === "shown" && !locked) continue;
     const lock = locks.get(key) ?? { key, slots: {} };
     lock.slots[slot] = descriptor;

@@ -67,6 +67,7 @@ export class LockspaceNames {
   readonly #clock: () => number;
   readonly #found = new Map<string, FileIdentity | undefined>();
   #trust: DirectoryTrust | undefined;
+  #round = 0;
 
   /** @param clock milliseconds of a clock that only goes forward */
   constructor(lockspace: Lockspace, clock: () => number) {
@@ -78,8 +79,16 @@ export class LockspaceNames {
   async begin(): Promise<void> {
     const stamp = await this.#stamp();
     const trust = stamp === undefined ? undefined : trustAfter(this.#trust, stamp, this.#clock());
-    if (trust === undefined || trust !== this.#trust) this.#found.clear();
+    if (trust === undefined || trust !== this.#trust) {
+      this.#found.clear();
+      this.#round++;
+    }
     this.#trust = trust;
+  }
+
+  /** Another one as soon as names are looked at again: as long as it stays, every name leads to what it led to. */
+  get round(): number {
+    return this.#round;
   }
 
   /** The file that a name leads to; undefined when there is none. */

@@ -15,6 +15,8 @@ export class LockspaceWatch implements LockWatch {
   readonly #names: LockspaceNames;
   readonly #table = new LockTable();
   readonly #proofs = new Map<string, LockProof>();
+  /** What was looked at when nobody was in doubt: while it is the same, nobody is. */
+  #untroubled: { table: ProofContext["table"]; round: number; guests: ReadonlySet<WatchedGuest> } | undefined;
 
   /** @param clock milliseconds of a clock that only goes forward */
   constructor(lockspace: Lockspace, clock: () => number = () => performance.now()) {
@@ -26,8 +28,17 @@ export class LockspaceWatch implements LockWatch {
     const watched = new Set(guests.map(({ uuid }) => uuid));
     for (const uuid of this.#proofs.keys()) if (!watched.has(uuid)) this.#proofs.delete(uuid);
     const now = await this.#look();
-    const doubts = doubtsOf(guests, this.#proofs, now);
-    return doubts.filter(({ uuid, cause }) => cause !== "lock" || !this.#stillHolds(uuid, now));
+    const { round } = this.#names;
+    const before = this.#untroubled;
+    if (
+      before?.table === now.table && before.round === round &&
+      guests.every((guest) => before.guests.has(guest))
+    ) return [];
+    const doubts = doubtsOf(guests, this.#proofs, now)
+      .filter(({ uuid, cause }) => cause !== "lock" || !this.#stillHolds(uuid, now));
+    const isUntroubled = doubts.length === 0 && now.table !== "hidden";
+    this.#untroubled = isUntroubled ? { table: now.table, round, guests: new Set(guests) } : undefined;
+    return doubts;
   }
 
   /**
@@ -44,6 +55,7 @@ export class LockspaceWatch implements LockWatch {
 
   async confirm(guests: readonly WatchedGuest[]): Promise<LockDoubt[]> {
     if (guests.length === 0) return [];
+    this.#untroubled = undefined;
     const now = await this.#look();
     return guests.flatMap((guest) => {
       const result = proveLocks(guest, now);

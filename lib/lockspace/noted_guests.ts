@@ -104,13 +104,28 @@ function pausedNoteOf(
 }
 
 /**
- * All that the notes name. What a note beside a key of the resource itself says comes last: others may be of an earlier
- * grant of it.
+ * All that the notes name and that was not given up since. What a note beside a key of the resource itself says comes
+ * last: others may be of an earlier grant of it.
  */
 function resourcesIn(notes: NotesByKey): NotedResource[] {
-  const all = [...notes].flatMap(([key, note]) => note.resources.map((resource) => ({ key, resource })));
+  const all = [...notes].flatMap(([key, note]) => note.resources.map((resource) => ({ key, resource })))
+    .filter(({ resource }) => !isGrantedAnew(notes, resource));
   const isBeside = ({ key, resource: { keys } }: (typeof all)[number]) => keys.includes(key);
   return [...all.filter((each) => !isBeside(each)), ...all.filter(isBeside)].map(({ resource }) => resource);
+}
+
+/**
+ * Whether a guest must have given a resource up before it was granted the same keys under another name: nobody can have
+ * a key exclusively and once more.
+ */
+function isGrantedAnew(notes: NotesByKey, { type, name, access, keys }: NotedResource): boolean {
+  const later = keys.flatMap((key) => {
+    const note = notes.get(key);
+    const isNamed = note?.resources.some((each) => each.type === type && each.name === name) ?? true;
+    return isNamed ? [] : [note?.grants?.find((grant) => grant.key === key)?.mode];
+  });
+  return later.includes("exclusive") ||
+    (access === "exclusive" && later.length > 0 && later.length === keys.length);
 }
 
 function readAction(text: string): OnLockFailure {

@@ -30,10 +30,12 @@ export type NameCheck = (name: string, file: RemoteDescriptor) => boolean;
 
 /**
  * The slots that a process has open by the files that their names lead to now. A removed file, whose name the kernel
- * shows with " (deleted)", is none of them.
+ * shows with " (deleted)", is none of them. `hidden`: we may not look into it.
  */
-export function slotsOpenIn(lockspace: Lockspace, pid: number, leadsTo: NameCheck): OpenSlot[] {
-  return openFilesBelow(prefixOf(lockspace), pid).flatMap(({ name, locked, mode, ...file }) => {
+export function slotsOpenIn(lockspace: Lockspace, pid: number, leadsTo: NameCheck): OpenSlot[] | "hidden" {
+  const files = openFilesBelow(prefixOf(lockspace), pid);
+  if (files === "hidden") return files;
+  return files.flatMap(({ name, locked, mode, ...file }) => {
     const slot = parseSlotName(name);
     return slot === undefined || !leadsTo(name, { pid, ...file })
       ? []

@@ -46,7 +46,8 @@ function isTableComplete(lockspace: Lockspace): boolean {
     ownNamespace() === INITIAL_PID_NAMESPACE;
 }
 
-function trySlot(lockspace: Lockspace, key: string, slot: Slot): SlotEvidence {
+/** Takes a slot for an instant, to see whether anybody has it. That can refuse somebody else, for that instant. */
+export function trySlot(lockspace: Lockspace, key: string, slot: Slot): SlotEvidence {
   for (const mode of ["shared", "exclusive"] as const) {
     const file = openSlot(lockspace, key, slot);
     if (file === "vanished") return { state: "free" };

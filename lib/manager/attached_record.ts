@@ -1,6 +1,7 @@
 import type { Driver, RunningGuest } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
 import { lifeOf } from "../process/process_identity.ts";
+import { AbsentGuest } from "./absent_guest.ts";
 import type { GuestRecord, RecordedResource } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
 import { claimsOf, unlockedResources } from "./lost_locks.ts";
@@ -17,7 +18,7 @@ export interface AttachedContext {
 export function currentRecord(store: GuestStore, guest: Pick<GuestRecord, "uuid" | "name">): GuestRecord {
   const entry = store.read(guest.uuid);
   if (entry?.kind !== "record" || lifeOf(entry.record.carriers[0]) === "dead") {
-    throw new LockvisorError("data", `guest "${guest.name}" does not run any more`);
+    throw new AbsentGuest(`guest "${guest.name}" does not run any more`);
   }
   return entry.record;
 }

@@ -49,6 +49,7 @@ export function completeDriver(plugin: Declared, own: PartialDriver): Driver {
     notedGuests: told("notedGuests", () => []),
     isHeld: told("isHeld", (keys) => keys.length === 0 ? false : null),
     keysOf: told("keysOf", () => []),
+    ...(own.requireReach === undefined ? {} : { requireReach: own.requireReach.bind(own) }),
     ...(own.regain === undefined ? {} : { regain: own.regain.bind(own) }),
     ...(own.discard === undefined ? {} : { discard: own.discard.bind(own) }),
     ...(own.watchLocks === undefined ? {} : { watchLocks: own.watchLocks.bind(own) }),

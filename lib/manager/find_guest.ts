@@ -1,6 +1,7 @@
 import { LockvisorError } from "../errors.ts";
 import { type Life, lifeOf } from "../process/process_identity.ts";
 import { isUuid, normaliseUuid } from "../identity/key.ts";
+import { AbsentGuest, unknownGuest } from "./absent_guest.ts";
 import type { GuestRecord } from "./guest_record.ts";
 import type { GuestStore, RecordEntry } from "./guest_store.ts";
 
@@ -12,9 +13,7 @@ import type { GuestStore, RecordEntry } from "./guest_store.ts";
  */
 export function findGuest(store: GuestStore, nameOrUuid: string): GuestRecord {
   const record = findGuestIfKnown(store, nameOrUuid);
-  if (record === undefined) {
-    throw new LockvisorError("data", `no guest "${nameOrUuid}" runs on this host; see: lockvisor status`);
-  }
+  if (record === undefined) throw unknownGuest(nameOrUuid);
   return record;
 }
 
@@ -36,18 +35,24 @@ export function findLivingGuest(store: GuestStore, nameOrUuid: string): GuestRec
   const record = findGuest(store, nameOrUuid);
   const [{ pid }] = record.carriers;
   if (lifeOf(record.carriers[0]) !== "dead") return record;
-  throw new LockvisorError(
-    "data",
+  throw new AbsentGuest(
     `guest "${record.name}" (uuid ${record.uuid}) has ended: its process ${pid} is gone; if it only forked, run: lockvisor attach`,
-    { details: { guest: { uuid: record.uuid, name: record.name, pid } } },
+    { guest: { uuid: record.uuid, name: record.name, pid } },
   );
 }
 
 function intact(entry: RecordEntry): GuestRecord {
   if (entry.kind === "record") return entry.record;
-  throw new LockvisorError(
+  throw damagedRecord(entry);
+}
+
+/** A record that cannot be read. */
+export function damagedRecord(
+  { file, reason }: Pick<Extract<RecordEntry, { kind: "damaged" }>, "file" | "reason">,
+): LockvisorError {
+  return new LockvisorError(
     "data",
-    `record ${entry.file} cannot be read: ${entry.reason}; its guest's locks are not touched by that; remove the file when the guest has ended`,
+    `record ${file} cannot be read: ${reason}; its guest's locks are not touched by that; remove the file when the guest has ended`,
   );
 }
 

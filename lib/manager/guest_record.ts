@@ -62,6 +62,8 @@ export interface GuestRecord {
   grants?: readonly GrantedKey[];
   /** What a paused guest has given up until it resumes. */
   givenUp: GivenUpKey[];
+  /** Its processors were stopped for want of locks, and nobody has resumed it since. */
+  halted?: true;
   /** What is being done to the guest's processors: cut off, `attach` finishes it. */
   pending?: PendingChange;
   command: string[];
@@ -95,6 +97,7 @@ export function parseGuestRecord(value: unknown): GuestRecord {
     resources: fields.list("resources", readResource),
     grants: readGrants(fields),
     givenUp: fields.list("givenUp", readGrant),
+    ...(fields.get("halted", isOptionalTrue, "true") === undefined ? {} : { halted: true }),
     ...readPending(fields),
     command: fields.list("command", readText),
     qmp: fields.optionalText("qmp") ?? null,
@@ -174,8 +177,11 @@ function isOptionalChange(value: unknown): value is PendingChange | undefined {
   return value === undefined || value === "pause" || value === "pause-release" || value === "resume";
 }
 
-/** A record in a state, with nothing on its way any more. */
-export function settled({ pending: _, ...record }: GuestRecord, state: GuestState): GuestRecord {
+/** A record in a state that somebody wanted, with nothing on its way any more. */
+export function settled(
+  { pending: _, halted: __, ...record }: GuestRecord,
+  state: GuestState,
+): GuestRecord {
   return { ...record, state };
 }
 

@@ -8,6 +8,7 @@ import { isPresent } from "../files/presence.ts";
 import { readRecordFile } from "../files/record_file.ts";
 import { uuidOfName } from "../identity/key.ts";
 import { lifeOf } from "../process/process_identity.ts";
+import { AbsentGuest } from "./absent_guest.ts";
 import { formatGuestRecord, type GuestRecord, parseGuestRecord } from "./guest_record.ts";
 
 /** What stands in a record's file. */
@@ -105,7 +106,7 @@ export class GuestStore {
 
   /**
    * Changes a guest's record, if it still is of the same start.
-   * @throws {LockvisorError} `data` when the guest has ended or was started anew meanwhile
+   * @throws {AbsentGuest} when the guest has ended or was started anew meanwhile
    */
   update(record: GuestRecord, change: (current: GuestRecord) => GuestRecord): GuestRecord {
     let changed: GuestRecord | undefined;
@@ -116,7 +117,7 @@ export class GuestStore {
       writeThenRename(this.fileOf(record.uuid), formatGuestRecord(changed));
     });
     if (changed !== undefined) return changed;
-    throw new LockvisorError("data", `guest "${record.name}" has ended, or was started anew, meanwhile`);
+    throw new AbsentGuest(`guest "${record.name}" has ended, or was started anew, meanwhile`);
   }
 
   /**

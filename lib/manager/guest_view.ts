@@ -3,6 +3,7 @@ import type { Driver, Known, LockEvidence, ResourceType } from "../driver/contra
 import { LockvisorError } from "../errors.ts";
 import type { Life } from "../process/process_identity.ts";
 import { lifeOf } from "../process/process_identity.ts";
+import { damagedRecord } from "./find_guest.ts";
 import type { GuestRecord, GuestState } from "./guest_record.ts";
 import type { GuestStore, RecordEntry } from "./guest_store.ts";
 import { claimsOf, heldByKey } from "./lost_locks.ts";
@@ -34,6 +35,14 @@ export interface HostView {
   damaged: Extract<RecordEntry, { kind: "damaged" }>[];
   /** Why locks could not be asked for; they are unknown then. */
   fault?: LockvisorError;
+}
+
+/** Why not all is known of a host's guests, as one error. */
+export function faultOfHost({ fault, damaged: [first, ...others] }: HostView): LockvisorError | undefined {
+  if (fault !== undefined || first === undefined) return fault;
+  const error = damagedRecord(first);
+  if (others.length === 0) return error;
+  return new LockvisorError("data", `${error.message} (and ${others.length} more)`);
 }
 
 /** What to do with a record: keep it, or drop it since neither its process lives nor its own lease is held. */
@@ -69,21 +78,34 @@ export function observeHost(
     if (verdictOnRecord(life, leaseHeld) === "drop") store.remove(record);
     else kept.push({ record, state: shownState(record, life, leaseHeld) });
   }
-  const guests = kept.map(({ record, state }) =>
-    observeGuest(record, state, { driver: driverOf(record.plugin), faults })
-  );
+  const evidence = evidenceOf(kept.map(({ record }) => record), driverOf, faults);
+  const guests = kept.map(({ record, state }): ObservedGuest => {
+    const shown = evidence.get(record)!;
+    return { view: viewOf(record, shown, state), locks: countLocks(record, shown) };
+  });
   return { guests, damaged, ...(faults[0] === undefined ? {} : { fault: faults[0] }) };
 }
 
-function observeGuest(
-  record: GuestRecord,
-  state: GuestState,
-  { driver, faults }: { driver: Driver | undefined; faults: LockvisorError[] },
-): ObservedGuest {
-  const claims = claimsOf(record);
-  const evidence = answerOf(() => driver?.evidence(claims).flat(), faults)?.answer ??
-    claims.flatMap(({ locks }) => locks.map(({ key }): LockEvidence => ({ key, held: null })));
-  return { view: viewOf(record, evidence, state), locks: countLocks(record, evidence) };
+/** What the kernel shows of each guest's locks: each driver is asked once, for all of its guests. */
+function evidenceOf(
+  records: readonly GuestRecord[],
+  driverOf: (plugin: string) => Driver | undefined,
+  faults: LockvisorError[],
+): Map<GuestRecord, LockEvidence[]> {
+  const found = new Map<GuestRecord, LockEvidence[]>();
+  for (const [plugin, group] of Map.groupBy(records, ({ plugin }) => plugin)) {
+    const answers = answerOf(() => driverOf(plugin)?.evidence(group.flatMap(claimsOf)), faults)?.answer;
+    let at = 0;
+    for (const record of group) {
+      const own = answers?.slice(at, at += record.carriers.length).flat() ?? notKnown(record);
+      found.set(record, own);
+    }
+  }
+  return found;
+}
+
+function notKnown({ carriers }: GuestRecord): LockEvidence[] {
+  return carriers.flatMap(({ locks }) => locks.map(({ key }) => ({ key, held: null })));
 }
 
 /** What a driver answers; undefined, with the fault noted, when it cannot. */

@@ -62,9 +62,16 @@ export function ownLease({ uuid, leaseKeys }: GuestRecord): RecordedResource[] {
   return [{ type: "lease", name: `guest:${uuid}`, access: "exclusive", keys: leaseKeys }];
 }
 
-/** A guest's state by what the kernel shows of its locks. A paused guest stays paused: it does not run without them. */
-export function stateByLocks(state: GuestState, locks: "held" | "lost"): GuestState {
+/**
+ * A guest's state by what the kernel shows of its locks. A paused guest stays paused: it does not run without them. One
+ * that was halted for want of them is paused once it has them again, until somebody resumes it.
+ */
+export function stateByLocks(
+  { state, halted }: Pick<GuestRecord, "state" | "halted">,
+  locks: "held" | "lost",
+): GuestState {
   if (state === "paused") return state;
   if (locks === "lost") return "lock-lost";
-  return state === "lock-lost" ? "running" : state;
+  if (state !== "lock-lost") return state;
+  return halted === undefined ? "running" : "paused";
 }

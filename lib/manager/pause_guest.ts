@@ -40,6 +40,9 @@ export async function finishPausing(
   record: GuestRecord,
   pending: "pause" | "pause-release",
 ): Promise<GuestRecord> {
+  if (pending === "pause-release") {
+    await driver.requireReach?.(runningGuest(record), keysToGiveUp(record, record.resources));
+  }
   // Written first: a guest whose processors stand still must not pass for a running one.
   const announced = hasMonitor(record)
     ? store.update(record, (current) => ({ ...current, pending }))
@@ -47,7 +50,7 @@ export async function finishPausing(
   try {
     await stopProcessors(announced, "leave");
   } catch (error) {
-    store.update(announced, (current) => settled(current, current.state));
+    store.update(announced, withoutChange);
     throw error;
   }
   failpoint("pause.stopped");
@@ -112,6 +115,11 @@ export async function resumeGuest(
   });
 }
 
+/** What was to be done did not come about. */
+function withoutChange({ pending: _, ...record }: GuestRecord): GuestRecord {
+  return record;
+}
+
 /** Lets a guest run on that has its locks. May be done again after it was cut off anywhere. */
 export async function finishResuming(
   { store, driver }: Pick<AttachedContext, "store" | "driver">,
@@ -123,7 +131,7 @@ export async function finishResuming(
     refuseLostLocks(driver, locked, wanted);
     await startProcessors(locked);
   } catch (error) {
-    store.update(locked, (current) => settled(current, current.state));
+    store.update(locked, withoutChange);
     throw error;
   }
   failpoint("resume.continued");

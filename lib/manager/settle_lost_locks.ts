@@ -1,17 +1,18 @@
 import type { Driver } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
-import { sendSignal, waitForEnd } from "../process/ending.ts";
+import { waitForEnd } from "../process/ending.ts";
 import { lifeOf } from "../process/process_identity.ts";
 import type { AttachedGuest } from "./attach_guests.ts";
 import type { GuestRecord } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
 import { claimsOf, lostResources, stateByLocks } from "./lost_locks.ts";
+import { signalGuest } from "./signal_guest.ts";
 
 /** What is to be done to a guest that runs without a lock that it should have. */
 export type LostLockAction = "leave" | "pause" | "kill";
 
-/** What was done. `killed` only when it has ended. */
+/** What was done. `paused` only when it stands still, `killed` only when it has ended. */
 export type LostLockFate = "left" | "paused" | "killed";
 
 /** How a guest is paused or killed, and by which driver its locks are seen. */
@@ -29,7 +30,8 @@ const KILL_MS = 10_000;
 /**
  * Looks once more at a guest that seems to have lost a lock, or had, now that nobody else works on it: a release that
  * was on its way is no loss. Then notes its state and does what is wanted.
- * @returns undefined when the guest has ended meanwhile
+ * @returns undefined when the guest has ended meanwhile; a guest with a `fault` was left, since what was wanted could not
+ * be done
  */
 export async function settleLostLocks(
   guest: AttachedGuest,
@@ -45,15 +47,15 @@ export async function settleLostLocks(
     if (noted === undefined) return undefined;
     const locked = lost.length > 0 ? false : guest.lost.length > 0 ? true : guest.locked;
     failpoint("attach.lost-noted");
-    const fate = lost.length === 0 ? "left" : await act(noted, means);
+    const done = lost.length === 0 ? { fate: "left" as const } : await actOrFault(noted, means);
     const { obstacle, ...rest } = guest;
     const why = lost.length === 0 || obstacle === undefined ? {} : { obstacle };
-    return { ...rest, ...why, record: noted, lost, locked, fate };
+    return { ...rest, ...why, record: noted, lost, locked, ...done };
   });
 }
 
 function noteState(store: GuestStore, record: GuestRecord, locks: "held" | "lost"): GuestRecord | undefined {
-  const state = stateByLocks(record.state, locks);
+  const state = stateByLocks(record, locks);
   if (state === record.state) return record;
   failpoint("attach.lost");
   try {
@@ -61,6 +63,28 @@ function noteState(store: GuestStore, record: GuestRecord, locks: "held" | "lost
   } catch (error) {
     if (error instanceof LockvisorError && error.code === "data") return undefined; // it has ended
     throw error;
+  }
+}
+
+/** So that nobody says that it runs, once it has its locks again. */
+function noteHalt(store: GuestStore, record: GuestRecord): void {
+  try {
+    store.update(record, (current) => ({ ...current, halted: true }));
+  } catch (error) {
+    if (!(error instanceof LockvisorError) || error.code !== "data") throw error; // `data`: it has ended
+  }
+}
+
+/** What cannot be done to one guest must not keep others from being looked after. */
+async function actOrFault(
+  record: GuestRecord,
+  means: LostLockMeans,
+): Promise<{ fate: LostLockFate; fault?: LockvisorError }> {
+  try {
+    return { fate: await act(record, means) };
+  } catch (error) {
+    if (!(error instanceof LockvisorError)) throw error;
+    return { fate: "left", fault: error };
   }
 }
 
@@ -73,11 +97,19 @@ async function act(
       return "left";
     case "pause":
       await stopProcessors(record);
+      noteHalt(store, record);
       return "paused";
     case "kill":
-      sendSignal(record.carriers[0], "SIGKILL");
-      if (await waitForEnd(record.carriers[0], { timeoutMs: KILL_MS }) !== "ended") return "left";
+      signalGuest(record, "SIGKILL", "kill");
+      if (await waitForEnd(record.carriers[0], { timeoutMs: KILL_MS }) !== "ended") throw unkillable(record);
       store.remove(record);
       return "killed";
   }
+}
+
+function unkillable({ name, carriers: [{ pid }] }: GuestRecord): LockvisorError {
+  return new LockvisorError(
+    "locked",
+    `guest "${name}" (pid ${pid}) does not end, not even by SIGKILL; see /proc/${pid}/stack for what it waits for`,
+  );
 }

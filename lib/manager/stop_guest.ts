@@ -1,9 +1,10 @@
 import { LockvisorError } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
-import { sendSignal, waitForEnd } from "../process/ending.ts";
+import { waitForEnd } from "../process/ending.ts";
 import { QMP_DEADLINE_MS } from "../qmp/client.ts";
 import { hasMonitor, withMonitor } from "./guest_monitor.ts";
 import type { GuestRecord } from "./guest_record.ts";
+import { signalGuest } from "./signal_guest.ts";
 import type { StopMeans, StopStep } from "./stop_plan.ts";
 
 /** How a guest came to its end: `before` it was asked, or by which attempt. */
@@ -25,11 +26,11 @@ export async function stopGuest(
   warn: (line: string) => void,
 ): Promise<StopOutcome> {
   const [process] = record.carriers;
-  if (signalGuest(record, "none") === "ended") return { kind: "before" };
+  if (signalGuest(record, "none", "stop") === "ended") return { kind: "before" };
   let monitor: "usable" | "failed" = "usable";
   for (const { means, waitMs } of steps) {
     if (means === "SIGTERM" || means === "SIGKILL") {
-      signalGuest(record, means);
+      signalGuest(record, means, "stop");
     } else if (monitor === "failed") {
       continue;
     } else {
@@ -49,27 +50,6 @@ export async function stopGuest(
     `guest "${record.name}" (pid ${process.pid}) does not end, not even by SIGKILL, and still has its locks; see /proc/${process.pid}/stack for what it waits for, then try again`,
     { details: { guest: { uuid: record.uuid, name: record.name, pid: process.pid } } },
   );
-}
-
-/** Sends a signal, or asks whether it might be sent. Says `ended` when there is nobody to get it. */
-function signalGuest(record: GuestRecord, signal: "none" | "SIGTERM" | "SIGKILL"): "sent" | "ended" {
-  const [process] = record.carriers;
-  const outcome = sendSignal(process, signal);
-  switch (outcome) {
-    case "sent":
-    case "ended":
-      return outcome;
-    case "not-permitted":
-      throw new LockvisorError(
-        "permission",
-        `guest "${record.name}" (pid ${process.pid}) is another user's; stop it as that user or as root`,
-      );
-    case "unseen":
-      throw new LockvisorError(
-        "unavailable",
-        `guest "${record.name}" (pid ${process.pid}) runs in another pid namespace; stop it from there`,
-      );
-  }
 }
 
 /** Gives the guest's monitor a command. Gives the fault in words, or undefined when the command was accepted. */

@@ -1,5 +1,6 @@
 import type { LockMode } from "../access.ts";
 import { closeFile, eachEntry, openForReading, readInto, readLinkInto } from "../libc/proc_files.ts";
+import { lastError } from "../libc/syscall.ts";
 
 /** What a descriptor's /proc/PID/fdinfo tells. */
 export interface DescriptorFacts {
@@ -26,20 +27,29 @@ const decoder = new TextDecoder();
 
 /**
  * The files below a directory that a process has open, with the flocks in them, by its own /proc/PID/fd and fdinfo;
- * none of a process that has ended or that we may not look into. Only of these files the fdinfo is read.
+ * none of a process that has ended, `hidden` of one that we may not look into. Only of these files the fdinfo is read.
  * @param prefix the directory's path without links, with a slash at the end
  */
-export function openFilesBelow(prefix: Uint8Array, pid: number): OpenFile[] {
+export function openFilesBelow(prefix: Uint8Array, pid: number): OpenFile[] | "hidden" {
   const directory = openForReading(`/proc/${pid}/fd`);
-  if (directory < 0) return [];
+  if (directory < 0) return isRightMissing(lastError()) ? "hidden" : [];
   const files: OpenFile[] = [];
+  let isHidden = false;
   let infos = -1;
   try {
     eachEntry(directory, (number) => {
+      if (isHidden) return;
       const length = readLinkInto(number, directory, link);
+      if (length < 0) isHidden = isRightMissing(lastError()); // else it was closed meanwhile
       if (length <= prefix.length || length >= link.length || !beginsWith(link, prefix)) return;
       const name = decoder.decode(link.subarray(prefix.length, length));
-      if (infos < 0) infos = openForReading(`/proc/${pid}/fdinfo`);
+      if (infos < 0) {
+        infos = openForReading(`/proc/${pid}/fdinfo`);
+        if (infos < 0) {
+          isHidden = isRightMissing(lastError());
+          return;
+        }
+      }
       const info = readText(number, infos);
       if (info === undefined) return; // closed meanwhile
       files.push({ descriptor: Number(number), name, ...factsOf(info) });
@@ -48,7 +58,14 @@ export function openFilesBelow(prefix: Uint8Array, pid: number): OpenFile[] {
     closeFile(directory);
     if (infos >= 0) closeFile(infos);
   }
-  return files;
+  return isHidden ? "hidden" : files;
+}
+
+const EPERM = 1;
+const EACCES = 13;
+
+function isRightMissing(errno: number): boolean {
+  return errno === EACCES || errno === EPERM;
 }
 
 /** The pids of all processes that can be seen. */

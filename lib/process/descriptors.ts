@@ -1,4 +1,4 @@
-import { errnoOf } from "../errors.ts";
+import { errnoOf, LockvisorError } from "../errors.ts";
 
 /** A flock(2) that the kernel shows on a descriptor or in its table of locks. */
 export interface FlockEntry {
@@ -35,7 +35,11 @@ export function descriptorTarget(pid: number | "self", descriptor: number): stri
   }
 }
 
-/** What can be seen of a process's descriptors. `hidden`: we lack the right to look; `gone`: it has ended. */
+/**
+ * What can be seen of a process's descriptors. `hidden`: we lack the right to look; `gone`: it has ended. The directory
+ * may be listed by whoever may read it, its links only by who may trace the process (PTRACE_MODE_READ_FSCREDS in
+ * proc_pid_fd(5)): root without CAP_SYS_PTRACE, as in a container, sees numbers and nothing behind them.
+ */
 export type DescriptorView =
   | { kind: "seen"; targets: Map<number, string> }
   | { kind: "hidden" }
@@ -46,15 +50,29 @@ export function openDescriptors(pid: number | "self"): DescriptorView {
   const targets = new Map<number, string>();
   try {
     for (const { name } of Deno.readDirSync(`/proc/${pid}/fd`)) {
-      // The directory's own descriptor is in its list and is closed by now.
-      const target = descriptorTarget(pid, Number(name));
-      if (target !== undefined) targets.set(Number(name), target);
+      try {
+        targets.set(Number(name), Deno.readLinkSync(`/proc/${pid}/fd/${name}`));
+      } catch (error) {
+        // Closed meanwhile, as is the directory's own descriptor, which is in its list.
+        if (!isGone(error)) return { kind: "hidden" };
+      }
     }
   } catch (error) {
-    const gone = error instanceof Deno.errors.NotFound || errnoOf(error) === "ESRCH";
-    return { kind: gone ? "gone" : "hidden" };
+    return { kind: isGone(error) ? "gone" : "hidden" };
   }
   return { kind: "seen", targets };
+}
+
+function isGone(error: unknown): boolean {
+  return error instanceof Deno.errors.NotFound || errnoOf(error) === "ESRCH";
+}
+
+/** That a process's descriptors are hidden from us, as an error that says which right is missing. */
+export function hiddenDescriptors(pid: number): LockvisorError {
+  return new LockvisorError(
+    "permission",
+    `cannot see the descriptors of process ${pid}; run this as its user, or as root with the right to trace it (CAP_SYS_PTRACE; see ptrace(2))`,
+  );
 }
 
 /** The flock that a descriptor of a process holds, by that process's own fdinfo; undefined for none or no view. */

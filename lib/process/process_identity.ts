@@ -81,6 +81,11 @@ export function lifeOf(process: ProcessIdentity): Life {
   return stat.startTime === process.startTime ? "alive" : "dead";
 }
 
+/** Whether a process that lives was stopped by a signal; state T in proc_pid_stat(5). */
+export function isStopped(process: ProcessIdentity): boolean {
+  return lifeOf(process) === "alive" && processStat(process.pid)?.state === "T";
+}
+
 /** Whether two identities name one process. */
 export function isSameProcess(one: ProcessIdentity, other: ProcessIdentity): boolean {
   return one.pid === other.pid && one.startTime === other.startTime && one.bootId === other.bootId &&

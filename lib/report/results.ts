@@ -1,4 +1,5 @@
 import type { Forecast, Inspection, ResolvedResource } from "../driver/contract.ts";
+import type { LockvisorError } from "../errors.ts";
 import type { AttachedGuest } from "../manager/attach_guests.ts";
 import type { GuestRecord } from "../manager/guest_record.ts";
 import type { ObservedGuest } from "../manager/guest_view.ts";
@@ -9,6 +10,11 @@ import type { StoppedGuest } from "../guest_stop.ts";
  * What commands have done and seen, as programs read it: the same words on the command line with --json and from the
  * agent.
  */
+
+/** A host's guests; `fault` tells why not all is known. */
+export function guestsResult(guests: readonly ObservedGuest[], fault: LockvisorError | undefined) {
+  return { guests: guests.map(guestResult), ...fault?.toJSON() };
+}
 
 /** A guest with what the kernel shows of its locks. */
 export function guestResult({ view, locks }: ObservedGuest) {

@@ -120,6 +120,7 @@ function regain(
 /**
  * A record that was made again tells of all that is held; what is not held it may leave out. Of two names of one disk
  * it may tell the one that was released, if the other one was acquired before: the keys are the same, and so the note.
+ * It does not where one of them is exclusive: then the guest cannot have had both.
  */
 function acceptRestored(stage: Stage, model: AccessModel, guest: ModelGuest, record: SeenRecord): void {
   const seen = record.resources.map(({ name, access }): Wish => {
@@ -144,6 +145,9 @@ function acceptRestored(stage: Stage, model: AccessModel, guest: ModelGuest, rec
     assert.ok(had.length > 0, `${each.resource} is not ${guest.name}'s`);
     const isSame = had.some(({ access }) => modeOf(access) === modeOf(each.access));
     assert.ok(isSame, `${each.resource} is not ${each.access} for ${guest.name}`);
+    const isNamed = modeOf(each.access) === "shared" ||
+      had.some(({ resource }) => resource === each.resource);
+    assert.ok(isNamed, `${each.resource} was released by ${guest.name}`);
   }
   // In the record's order: of two names of one disk a release means the first.
   guest.resources = seen;

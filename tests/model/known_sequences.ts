@@ -115,6 +115,19 @@ export const KNOWN_SEQUENCES: readonly (readonly Operation[])[] = [
     { kind: "attach" },
     { kind: "wipe-and-attach" },
   ],
+  // A disk that was released, and then locked under another name alone, came back with the record under both.
+  [
+    adopt("A", wish("disk0", "readonly")),
+    release("A", "disk0"),
+    acquire("A", wish("disk0-symbolic")),
+    { kind: "wipe-and-attach" },
+  ],
+  [
+    adopt("A", wish("disk0")),
+    release("A", "disk0"),
+    acquire("A", wish("disk0-symbolic", "shared")),
+    { kind: "wipe-and-attach" },
+  ],
 ];
 
 function wish(resource: ResourceName, access: Access = "exclusive"): Wish {

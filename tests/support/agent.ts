@@ -1,7 +1,10 @@
 import type { AgentEvent, EventType } from "../../lib/agent/event.ts";
-import { type Address, type Answer, ask, formatRequest, HttpClient, type Request } from "./http_client.ts";
+import { type Address, type Answer, ask, formatRequest, HttpClient, type Request } from "./agent_client.ts";
 import { until } from "./until.ts";
 import { BINARY, type Finished, type World } from "./world.ts";
+
+/** How long an event may take where a test waits for it, in milliseconds. */
+const PATIENCE_MS = 20_000;
 
 /** A line of the agent's log. Lines that tell of an event have its type and what belongs to it. */
 export interface LogLine {
@@ -208,12 +211,27 @@ export class EventReader implements Disposable {
     return new EventReader(client);
   }
 
-  /** The next event. @throws when the stream ends */
+  /** The next event. @throws when the stream ends, or when none comes in time */
   async next(): Promise<AgentEvent> {
-    const { value, done } = await this.#events.next();
-    if (done) throw new Error("the events have ended");
-    this.seen.push(value);
-    return value;
+    let isLate = false;
+    const patience = setTimeout(() => {
+      isLate = true;
+      this.close();
+    }, PATIENCE_MS);
+    try {
+      const { value, done } = await this.#events.next();
+      if (done) throw new Error("the events have ended");
+      this.seen.push(value);
+      return value;
+    } catch (error) {
+      if (!isLate) throw error;
+      const last = this.seen.at(-1);
+      throw new Error(
+        `no event in ${PATIENCE_MS} ms; the last one was ${last?.type ?? "none"} ${last?.id ?? ""}`,
+      );
+    } finally {
+      clearTimeout(patience);
+    }
   }
 
   /** Reads on to an event of a type, or to one that fits. */

@@ -1,199 +1,199 @@
-/** Where a server listens. */
-export type Address =
-  | { transport: "unix"; path: string }
-  | { transport: "tcp"; hostname: string; port: number };
+import { withinDeadline } from "../../lib/qmp/deadline.ts";
+import { HttpServer, type HttpServerOptions } from "../../lib/http/server.ts";
 
-/** A request that is as it should be, but for what a test wants otherwise. A body that is no text is sent as JSON. */
-export interface Request {
-  method?: string;
-  path: string;
-  headers?: Record<string, string>;
-  body?: unknown;
-}
-
-/** An answer's first line and its fields, by their names in lower case. */
-export interface AnswerHead {
+/** One answer as it came over the wire, its body with the chunks put together. */
+export interface Answer {
   status: number;
   headers: Map<string, string>;
+  body: string;
 }
 
-/** A whole answer. */
-export class Answer implements AnswerHead {
-  constructor(readonly status: number, readonly headers: Map<string, string>, readonly body: string) {}
-
-  // deno-lint-ignore no-explicit-any -- each test knows what it has asked for
-  get json(): any {
-    return JSON.parse(this.body);
-  }
-}
-
-/** How long the server may be silent where a test waits for it, in milliseconds. */
-const PATIENCE_MS = 30_000;
-
-/** One connection to a server, over which anything can be sent. */
-export class HttpClient implements Disposable {
-  readonly #connection: Deno.Conn;
-  #bytes = new Uint8Array(0);
+/** A client that sends whatever it is told to, byte by byte if need be. */
+export class RawClient {
+  readonly connection: Deno.Conn;
+  #came = new Uint8Array(0);
   #isClosed = false;
 
-  private constructor(connection: Deno.Conn) {
-    this.#connection = connection;
+  constructor(connection: Deno.Conn) {
+    this.connection = connection;
   }
 
-  static async connect(address: Address): Promise<HttpClient> {
-    const connection = address.transport === "unix"
-      ? await Deno.connect({ transport: "unix", path: address.path }) as unknown as Deno.Conn
-      : await Deno.connect(address) as unknown as Deno.Conn;
-    return new HttpClient(connection);
+  /** Sends bytes, or text with one byte for each character. */
+  async send(data: string | Uint8Array): Promise<void> {
+    let rest = typeof data === "string" ? Uint8Array.from(data, (char) => char.charCodeAt(0)) : data;
+    while (rest.length > 0) rest = rest.subarray(await this.connection.write(rest));
   }
 
-  /** Sends bytes as they are. @throws when the server has closed the connection */
-  async send(content: string | Uint8Array): Promise<void> {
-    let rest = typeof content === "string" ? new TextEncoder().encode(content) : content;
-    while (rest.length > 0) rest = rest.subarray(await this.#connection.write(rest));
-  }
-
-  /** Sends a request, and reads its answer. */
-  async ask(request: Request): Promise<Answer> {
-    await this.send(formatRequest(request));
-    return await this.answer(request.method);
-  }
-
-  /** Says that nothing more will be sent. */
-  async closeWrite(): Promise<void> {
-    await this.#connection.closeWrite();
-  }
-
-  /** Reads the next answer; `method` is what it answers. @throws when the connection ends before it is whole */
+  /** The next answer. `method` is that of the request, as an answer to HEAD has no body. @throws at an early end */
   async answer(method = "GET"): Promise<Answer> {
-    const { status, headers } = await this.head();
-    if (method === "HEAD" || status === 204) return new Answer(status, headers, "");
-    if (headers.get("transfer-encoding") === "chunked") {
-      let body = "";
-      for await (const piece of this.pieces()) body += piece;
-      return new Answer(status, headers, body);
-    }
-    const length = Number(headers.get("content-length") ?? NaN);
-    if (Number.isNaN(length)) return new Answer(status, headers, await this.rest());
-    return new Answer(status, headers, new TextDecoder().decode(await this.#take(length)));
-  }
-
-  /** Reads the head of the next answer. */
-  async head(): Promise<AnswerHead> {
-    const [first = "", ...lines] = (await this.#takeUntil("\r\n\r\n")).split("\r\n");
-    const status = Number(/^HTTP\/1\.1 (\d{3}) /.exec(first)?.[1] ?? NaN);
-    if (Number.isNaN(status)) throw new Error(`no answer in HTTP: ${JSON.stringify(first.slice(0, 200))}`);
-    const headers = new Map(lines.map((line): [string, string] => {
+    const head = await this.until("\r\n\r\n");
+    const [first = "", ...lines] = head.slice(0, -4).split("\r\n");
+    const headers = new Map(lines.map((line) => {
       const colon = line.indexOf(":");
       return [line.slice(0, colon).toLowerCase(), line.slice(colon + 1).trim()];
     }));
-    return { status, headers };
+    const status = Number(/^HTTP\/1\.1 (\d{3}) /.exec(first)?.[1]);
+    return { status, headers, body: await this.#body(method, status, headers) };
   }
 
-  /** The pieces of a chunked body, as they come. */
-  async *pieces(): AsyncGenerator<string> {
-    const decoder = new TextDecoder();
+  async #body(method: string, status: number, headers: Map<string, string>): Promise<string> {
+    if (method === "HEAD" || status < 200 || status === 204 || status === 304) return "";
+    const length = headers.get("content-length");
+    if (length !== undefined) return utf8(await this.bytes(Number(length)));
+    if (headers.get("transfer-encoding") !== "chunked") return utf8(await this.rest());
+    let body = "";
+    for (let chunk = await this.chunk(); chunk !== ""; chunk = await this.chunk()) body += chunk;
+    return body;
+  }
+
+  /** The next chunk of a chunked body, "" for the last one. */
+  async chunk(): Promise<string> {
+    const size = parseInt(await this.until("\r\n"), 16);
+    const bytes = await this.bytes(size);
+    await this.bytes(2);
+    return utf8(bytes);
+  }
+
+  /** What comes up to and with a mark. */
+  async until(mark: string): Promise<string> {
     while (true) {
-      const size = parseInt(await this.#takeUntil("\r\n"), 16);
-      const piece = await this.#take(size);
-      await this.#take(2);
-      if (size === 0) return;
-      yield decoder.decode(piece, { stream: true });
-    }
-  }
-
-  /** Everything up to the end of the connection, however it ends. */
-  async rest(): Promise<string> {
-    while (await this.#read() === "more");
-    return new TextDecoder().decode(this.#bytes);
-  }
-
-  close(): void {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
-    this.#connection.close();
-  }
-
-  [Symbol.dispose](): void {
-    this.close();
-  }
-
-  async #takeUntil(end: string): Promise<string> {
-    while (true) {
-      // One character for each byte, so that an offset in the text is one in the bytes.
-      const at = new TextDecoder("latin1").decode(this.#bytes).indexOf(end);
-      if (at >= 0) {
-        const text = new TextDecoder().decode(await this.#take(at));
-        await this.#take(end.length);
-        return text;
+      const at = latin1(this.#came).indexOf(mark);
+      if (at >= 0) return latin1(this.#take(at + mark.length));
+      if (!await this.#more()) {
+        throw new Error(`the connection ended after ${JSON.stringify(latin1(this.#came))}`);
       }
-      if (await this.#read() === "end") throw this.#cutOff();
     }
   }
 
-  async #take(length: number): Promise<Uint8Array> {
-    while (this.#bytes.length < length) {
-      if (await this.#read() === "end") throw this.#cutOff();
+  async bytes(count: number): Promise<Uint8Array> {
+    while (this.#came.length < count) {
+      if (!await this.#more()) {
+        throw new Error(`the connection ended ${count - this.#came.length} bytes early`);
+      }
     }
-    const taken = this.#bytes.slice(0, length);
-    this.#bytes = this.#bytes.slice(length);
+    return this.#take(count);
+  }
+
+  /** Everything until the server closes the connection; nothing when it resets it. */
+  async rest(): Promise<Uint8Array> {
+    while (await this.#more());
+    return this.#take(this.#came.length);
+  }
+
+  #take(count: number): Uint8Array {
+    const taken = this.#came.slice(0, count);
+    this.#came = this.#came.slice(count);
     return taken;
   }
 
-  #cutOff(): Error {
-    return new Error(`the connection ended in the middle, behind ${new TextDecoder().decode(this.#bytes)}`);
+  async #more(): Promise<boolean> {
+    const room = new Uint8Array(64 * 1024);
+    const count = await soon("the server sends or closes", this.connection.read(room).catch(() => null));
+    if (count === null) return false;
+    const joined = new Uint8Array(this.#came.length + count);
+    joined.set(this.#came);
+    joined.set(room.subarray(0, count), this.#came.length);
+    this.#came = joined;
+    return true;
   }
 
-  async #read(): Promise<"more" | "end"> {
-    const room = new Uint8Array(64 * 1024);
-    let isPatient = true;
-    const patience = setTimeout(() => {
-      isPatient = false;
-      this.close();
-    }, PATIENCE_MS);
-    try {
-      const read = await this.#connection.read(room);
-      if (read === null) return "end";
-      const bytes = new Uint8Array(this.#bytes.length + read);
-      bytes.set(this.#bytes);
-      bytes.set(room.subarray(0, read), this.#bytes.length);
-      this.#bytes = bytes;
-      return "more";
-    } catch (error) {
-      if (!isPatient) throw new Error(`the server was silent for ${PATIENCE_MS} ms`);
-      if (error instanceof Deno.errors.ConnectionReset) return "end";
-      throw error;
-    } finally {
-      clearTimeout(patience);
+  close(): void {
+    if (!this.#isClosed) this.connection.close();
+    this.#isClosed = true;
+    this.#came = new Uint8Array(0);
+  }
+}
+
+/** The text of bytes, one character for each. */
+export function latin1(bytes: Uint8Array): string {
+  let text = "";
+  for (let at = 0; at < bytes.length; at += 4096) {
+    text += String.fromCharCode(...bytes.subarray(at, at + 4096));
+  }
+  return text;
+}
+
+function utf8(bytes: Uint8Array): string {
+  return new TextDecoder().decode(bytes);
+}
+
+/** A server on a socket in a temporary directory, its clients, and the problems that it told of. */
+export class ServedSocket implements AsyncDisposable {
+  readonly path: string;
+  readonly server: HttpServer;
+  readonly problems: string[] = [];
+  readonly #directory: string;
+  readonly #clients: RawClient[] = [];
+
+  /** Without a handler every request is answered with its target. */
+  constructor(options: Partial<HttpServerOptions> = {}) {
+    this.#directory = Deno.makeTempDirSync({ prefix: "lockvisor-test-" });
+    this.path = `${this.#directory}/http`;
+    this.server = new HttpServer(Deno.listen({ transport: "unix", path: this.path }), {
+      handler: ({ target }) => ({ status: 200, body: target }),
+      fail: (status, message) => ({
+        type: "application/json",
+        body: JSON.stringify({ error: { code: status, message } }),
+      }),
+      problem: (line) => this.problems.push(line),
+      ...options,
+    });
+  }
+
+  /** A new connection. While the queue of those that wait is full the kernel refuses, connect(2); it is asked again. */
+  async connect(): Promise<RawClient> {
+    for (let attempt = 0;; attempt++) {
+      try {
+        const client = new RawClient(await Deno.connect({ transport: "unix", path: this.path }));
+        this.#clients.push(client);
+        return client;
+      } catch (error) {
+        if (!String(error).includes("os error 11") || attempt === 200) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
     }
   }
+
+  /** Drops clients that are closed. */
+  forget(): void {
+    this.#clients.length = 0;
+  }
+
+  /** One request on a connection of its own. */
+  async ask(request: string, method = "GET"): Promise<Answer> {
+    const client = await this.connect();
+    await client.send(request);
+    const answer = await client.answer(method);
+    client.close();
+    return answer;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const client of this.#clients) client.close();
+    await this.server.close(0);
+    await Deno.remove(this.#directory, { recursive: true });
+  }
 }
 
-/** A request as it is sent. */
-export function formatRequest({ method = "GET", path, headers = {}, body }: Request): Uint8Array {
-  const encoder = new TextEncoder();
-  const content = body === undefined
-    ? undefined
-    : body instanceof Uint8Array
-    ? body
-    : encoder.encode(typeof body === "string" ? body : JSON.stringify(body));
-  const fields = {
-    host: "localhost",
-    ...(content === undefined
-      ? {}
-      : { "content-type": "application/json", "content-length": String(content.length) }),
-    ...headers,
-  };
-  const lines = Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`).join("");
-  const head = encoder.encode(`${method} ${path} HTTP/1.1\r\n${lines}\r\n`);
-  const whole = new Uint8Array(head.length + (content?.length ?? 0));
-  whole.set(head);
-  if (content !== undefined) whole.set(content, head.length);
-  return whole;
+/** A request without a body. */
+export function get(target: string, ...headers: string[]): string {
+  return [`GET ${target} HTTP/1.1`, "Host: localhost", ...headers, "", ""].join("\r\n");
 }
 
-/** Asks over a connection of its own. */
-export async function ask(address: Address, request: Request): Promise<Answer> {
-  using client = await HttpClient.connect(address);
-  return await client.ask(request);
+/** A promise, what settles it, and how a test waits for it. */
+export function signalled(): {
+  promise: Promise<void>;
+  give: () => void;
+  wait: (what: string) => Promise<void>;
+} {
+  let give!: () => void;
+  const promise = new Promise<void>((resolve) => give = resolve);
+  return { promise, give, wait: (what) => soon(what, promise) };
+}
+
+/** Waits for a promise. @throws when that takes longer than anything here should */
+async function soon<T>(what: string, promise: Promise<T>): Promise<T> {
+  const outcome = await withinDeadline(promise, 20_000);
+  if (outcome.kind === "late") throw new Error(`not within 20 s: ${what}`);
+  return outcome.value;
 }

@@ -1,5 +1,6 @@
 import type { HttpResponse } from "../../http/message.ts";
 import { type ErrorCode, LockvisorError } from "../../errors.ts";
+import { AbsentGuest } from "../../manager/absent_guest.ts";
 
 /** HTTP statuses by error code. What the command line says with an exit status, the agent says with these. */
 const STATUS: Record<ErrorCode, number> = {
@@ -21,7 +22,7 @@ export class NotThere extends LockvisorError {}
 
 /** The status that stands for an error. */
 export function statusOf(error: LockvisorError): number {
-  return error instanceof NotThere ? 404 : STATUS[error.code];
+  return error instanceof NotThere || error instanceof AbsentGuest ? 404 : STATUS[error.code];
 }
 
 /** An error as the answer to a request. */

@@ -29,6 +29,9 @@ interface Answer {
   response: HttpResponse;
 }
 
+/** How much of what is wrong with a request is told, in characters. */
+const LONGEST_REASON = 200;
+
 /** Answers requests. */
 export function apiHandler(options: ApiOptions): HttpHandler {
   return async (request) => {
@@ -103,7 +106,7 @@ async function routed({ agent, audience }: ApiOptions, request: HttpRequest): Pr
     const query = checked(route.query, queryObject(request.query), "query");
     const body = route.body === undefined ? undefined : bodyOf(request, route.body);
     if (body instanceof BodyFault) return body.response;
-    return jsonResponse(200, await route.run({ agent, guest, body, query }));
+    return jsonResponse(200, await route.run({ agent, signal: request.signal, guest, body, query }));
   });
 }
 
@@ -133,7 +136,7 @@ function bodyOf({ headers, body }: HttpRequest, schema: z.ZodType): unknown {
     value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(body));
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    return new BodyFault(failed("usage", `the body is not JSON: ${reason.slice(0, 200)}`, 400));
+    return new BodyFault(failed("usage", `the body is not JSON: ${shortened(reason)}`, 400));
   }
   return checked(schema, value, "body");
 }
@@ -144,11 +147,16 @@ function checked<Schema extends z.ZodType>(schema: Schema, value: unknown, what:
   if (result.success) return result.data;
   const [issue] = result.error.issues;
   const place = [what, ...issue!.path.map(String)].join(".");
-  throw new LockvisorError("data", `${place}: ${lowerFirst(issue!.message)}`);
+  throw new LockvisorError("data", `${place}: ${lowerFirst(shortened(issue!.message))}`);
 }
 
 function lowerFirst(text: string): string {
   return text.charAt(0).toLowerCase() + text.slice(1);
+}
+
+/** A message may name as many fields as a body has. */
+function shortened(text: string): string {
+  return text.length <= LONGEST_REASON ? text : `${text.slice(0, LONGEST_REASON)}…`;
 }
 
 /** Each name once; more are more than anybody asked for. */
@@ -169,7 +177,8 @@ function notAllowed(method: string, path: string, allowed: readonly string[]): H
     body: string;
     headers: Record<string, string>;
   };
-  return { status, body, headers: { ...headers, allow: allowed.join(", ") } };
+  const methods = allowed.flatMap((each) => each === "GET" ? ["GET", "HEAD"] : each);
+  return { status, body, headers: { ...headers, allow: methods.join(", ") } };
 }
 
 function failed(code: "usage" | "permission", message: string, status: number): HttpResponse {

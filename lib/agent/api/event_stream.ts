@@ -25,15 +25,12 @@ export function eventStream(
   return {
     status: 200,
     headers: { "content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no" },
-    stream: lines(events, { beginning, signal, silenceMs }),
+    // Begun here: whoever sees the head of the answer misses nothing from then on.
+    stream: lines(events.follow(beginning, signal), silenceMs),
   };
 }
 
-async function* lines(
-  events: EventLog,
-  { beginning, signal, silenceMs }: { beginning: Beginning; signal: AbortSignal; silenceMs: number },
-): AsyncGenerator<string> {
-  const following = events.follow(beginning, signal);
+async function* lines(following: AsyncGenerator<AgentEvent>, silenceMs: number): AsyncGenerator<string> {
   try {
     yield ": the events of lockvisor\nretry: 1000\n\n";
     let next = following.next();

@@ -50,6 +50,18 @@ export function openApiDocument() {
           responses: { "200": { description: "the text format", content: { "text/plain": {} } } },
         },
       },
+      "/openapi.json": {
+        get: {
+          operationId: "describe",
+          summary: "This document",
+          responses: {
+            "200": {
+              description: "OpenAPI 3.1",
+              content: { "application/json": { schema: { type: "object" } } },
+            },
+          },
+        },
+      },
     },
     components: { schemas: { Error: schemaOf(errorResult), Event: schemaOf(eventResult) } },
   };

@@ -5,16 +5,20 @@ import { LockvisorError } from "../../errors.ts";
 import { stopKnownGuest } from "../../guest_stop.ts";
 import { checkResources, hostStatus, inspectResource, resolveOnHost } from "../../host_lock.ts";
 import type { HostSession } from "../../host_session.ts";
+import { diskPath } from "../../identity/disk_facts.ts";
+import { isNetworkDisk } from "../../identity/network_disk.ts";
 import type { ResourceSpec } from "../../identity/resource.ts";
-import { checkLeaseName, parseLease } from "../../identity/specification.ts";
+import { checkLeaseName } from "../../identity/specification.ts";
 import { chooseGuest, findGuestIfKnown, findLivingGuest } from "../../manager/find_guest.ts";
 import type { GuestRecord } from "../../manager/guest_record.ts";
+import { faultOfHost } from "../../manager/guest_view.ts";
 import { lifeOf } from "../../process/process_identity.ts";
 import { DEFAULT_DRIVER } from "../../manager/registry.ts";
 import {
   attachResult,
   checkResult,
   guestResult,
+  guestsResult,
   hotplugResult,
   inspectionResult,
   pauseResult,
@@ -22,6 +26,7 @@ import {
 } from "../../report/results.ts";
 import type { Agent } from "../agent.ts";
 import { eventGuest, eventResource, resourcesText } from "../record_changes.ts";
+import type { Turns } from "../turns.ts";
 import { NotThere } from "./api_error.ts";
 
 /** Disks and leases as a body names them. */
@@ -30,11 +35,18 @@ export interface ResourcesBody {
   leases?: { lockspace: string; key: string; access?: Access | undefined }[] | undefined;
 }
 
+/** Who asks for a change. */
+export interface Caller {
+  agent: Agent;
+  /** Aborted when the client has gone. */
+  signal: AbortSignal;
+}
+
 /** All guests, as `status --json` shows them. */
 export async function listGuests({ session }: Agent) {
   const host = await hostStatus(session);
   if (host.fault !== undefined && host.guests.length === 0) throw host.fault;
-  return { guests: host.guests.map(guestResult), ...host.fault?.toJSON() };
+  return guestsResult(host.guests, faultOfHost(host));
 }
 
 /** One guest, by name or UUID. */
@@ -51,10 +63,13 @@ export async function inspectLocks(
   { session }: Agent,
   { disk, lease }: { disk?: string | undefined; lease?: string | undefined },
 ) {
-  const spec: ResourceSpec = disk === undefined
-    ? parseLease(lease!)
-    : { type: "disk", name: absoluteDisk(disk), access: "exclusive" };
-  const resource = resolveOnHost(session, spec);
+  const spec = { access: "exclusive" } as const;
+  const resource = resolveOnHost(
+    session,
+    disk === undefined
+      ? { ...spec, type: "lease", name: lease! }
+      : { ...spec, type: "disk", name: absoluteDisk(disk) },
+  );
   return inspectionResult(resource, await inspectResource(session, DEFAULT_DRIVER, resource));
 }
 
@@ -65,26 +80,26 @@ export async function checkLocks({ session }: Agent, body: ResourcesBody) {
 }
 
 /** Locks for a guest that runs, before a hotplug: all or none. */
-export function acquire(agent: Agent, guest: string, body: ResourcesBody) {
+export function acquire(caller: Caller, guest: string, body: ResourcesBody) {
   const specs = specsOf(body);
-  return onGuest(agent, guest, async (session, record) => {
+  return onGuest(caller, guest, async (session, record) => {
     const report = await resourcesAttach(await session.domainLock(record), record, specs);
     return hotplugResult(report);
   }, specs);
 }
 
 /** Gives locks up after an unplug. */
-export function release(agent: Agent, guest: string, body: ResourcesBody) {
+export function release(caller: Caller, guest: string, body: ResourcesBody) {
   const specs = specsOf(body);
-  return onGuest(agent, guest, async (session, record) => {
+  return onGuest(caller, guest, async (session, record) => {
     const report = await resourcesDetach(await session.domainLock(record), record, specs);
     return hotplugResult(report);
   });
 }
 
 /** Pauses a guest, which keeps its locks unless it is told to give them up. */
-export function pause(agent: Agent, guest: string, { release = false }: { release?: boolean | undefined }) {
-  return onGuest(agent, guest, async (session, record) => {
+export function pause(caller: Caller, guest: string, { release = false }: { release?: boolean | undefined }) {
+  return onGuest(caller, guest, async (session, record) => {
     const locks = release ? "released" : "kept";
     const paused = await processPause(await session.domainLock(record), record, locks);
     return pauseResult(paused.record, paused.state);
@@ -93,11 +108,11 @@ export function pause(agent: Agent, guest: string, { release = false }: { releas
 
 /** Takes back what was given up, then lets the guest run on. */
 export function resume(
-  agent: Agent,
+  caller: Caller,
   guest: string,
   { acceptChanges = false }: { acceptChanges?: boolean | undefined },
 ) {
-  return onGuest(agent, guest, async (session, record) => {
+  return onGuest(caller, guest, async (session, record) => {
     const changes = acceptChanges ? "accept" : "refuse";
     const resumed = await processResume(await session.domainLock(record), record, { changes });
     return pauseResult(resumed, null);
@@ -106,7 +121,7 @@ export function resume(
 
 /** Ends a guest and proves that its locks are free. */
 export function stop(
-  agent: Agent,
+  caller: Caller,
   guest: string,
   { powerdown = false, timeout = "30s", killAfter = "10s" }: {
     powerdown?: boolean | undefined;
@@ -119,10 +134,10 @@ export function stop(
     killAfterMs: parseDuration("killAfter", killAfter),
     manner: powerdown ? "power-down" : "quit",
   } as const;
-  const { session } = agent;
-  return inTurn(agent, guest, async () => {
+  const { agent } = caller;
+  return inTurn(caller, { turns: agent.stops, guest }, async () => {
     const warn = (line: string) => agent.tell({ type: "problem", message: `guest "${guest}": ${line}` });
-    return stopResult(await stopKnownGuest(session, guest, { manner, warn }));
+    return stopResult(await stopKnownGuest(agent.session, guest, { manner, warn }));
   });
 }
 
@@ -138,14 +153,15 @@ export async function attach(agent: Agent, guest: string | undefined) {
  * @param wanted what it asks for, for the event
  */
 async function onGuest<Result>(
-  agent: Agent,
+  caller: Caller,
   nameOrUuid: string,
   operation: (session: HostSession, record: GuestRecord) => Promise<Result>,
   wanted: readonly ResourceSpec[] = [],
 ): Promise<Result> {
-  const { session } = agent;
+  const { agent } = caller;
   const { uuid } = known(agent, nameOrUuid);
-  return await inTurn(agent, uuid, async () => {
+  return await inTurn(caller, { turns: agent.changes, guest: uuid }, async () => {
+    const { session } = agent;
     const record = findLivingGuest(session.store, uuid);
     try {
       return await operation(session, record);
@@ -159,12 +175,16 @@ async function onGuest<Result>(
 }
 
 async function inTurn<Result>(
-  agent: Agent,
-  guest: string,
+  { agent, signal }: Caller,
+  { turns, guest }: { turns: Turns; guest: string },
   operation: () => Promise<Result>,
 ): Promise<Result> {
   try {
-    return await agent.turns.of(guest, operation);
+    return await turns.of(guest, () => {
+      // Nobody would know of a lock that is granted to a client that has given up waiting.
+      if (signal.aborted) throw new LockvisorError("unavailable", `guest "${guest}": the client has gone`);
+      return operation();
+    });
   } finally {
     agent.look();
   }
@@ -222,8 +242,6 @@ function specsOf({ disks = [], leases = [] }: ResourcesBody): ResourceSpec[] {
 
 /** The agent has a directory of its own, from which no client means a path. */
 function absoluteDisk(path: string): string {
-  if (path.startsWith("/") || /^[a-z][a-z0-9+.-]*:/i.test(path) && !/^(file|host_\w+):[^/]/.test(path)) {
-    return path;
-  }
+  if (isNetworkDisk(path) || diskPath(path).startsWith("/")) return path;
   throw new LockvisorError("data", `disk "${path}": the agent needs an absolute path, or a URI`);
 }

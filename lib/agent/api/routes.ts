@@ -1,11 +1,9 @@
 import type * as z from "zod";
-import type { Agent } from "../agent.ts";
 import * as operations from "./operations.ts";
 import * as schemas from "./schemas.ts";
 
 /** What a request asks for, checked. */
-export interface Asked {
-  agent: Agent;
+export interface Asked extends operations.Caller {
   /** The guest in the path: a name or a UUID. */
   guest: string;
   // deno-lint-ignore no-explicit-any -- each route's own schema has checked it
@@ -48,27 +46,27 @@ export const ROUTES: readonly Route[] = [
   post("/v1/guests/{guest}/acquire", "Lock disks and leases before a hotplug: all or none", {
     body: schemas.resourcesBody,
     result: schemas.hotplugResult,
-    run: ({ agent, guest, body }) => operations.acquire(agent, guest, body),
+    run: ({ guest, body, ...caller }) => operations.acquire(caller, guest, body),
   }),
   post("/v1/guests/{guest}/release", "Give disks and leases up after an unplug", {
     body: schemas.resourcesBody,
     result: schemas.hotplugResult,
-    run: ({ agent, guest, body }) => operations.release(agent, guest, body),
+    run: ({ guest, body, ...caller }) => operations.release(caller, guest, body),
   }),
   post("/v1/guests/{guest}/pause", "Pause a guest, which keeps its locks unless told otherwise", {
     body: schemas.pauseBody,
     result: schemas.pauseResult,
-    run: ({ agent, guest, body }) => operations.pause(agent, guest, body),
+    run: ({ guest, body, ...caller }) => operations.pause(caller, guest, body),
   }),
   post("/v1/guests/{guest}/resume", "Let a paused guest run on, after its locks are back", {
     body: schemas.resumeBody,
     result: schemas.pauseResult,
-    run: ({ agent, guest, body }) => operations.resume(agent, guest, body),
+    run: ({ guest, body, ...caller }) => operations.resume(caller, guest, body),
   }),
   post("/v1/guests/{guest}/stop", "End a guest, then prove that its locks are free", {
     body: schemas.stopBody,
     result: schemas.stopResult,
-    run: ({ agent, guest, body }) => operations.stop(agent, guest, body),
+    run: ({ guest, body, ...caller }) => operations.stop(caller, guest, body),
   }),
   post("/v1/guests/{guest}/attach", "Compare a guest with the kernel, and mend what can be mended", {
     body: schemas.attachBody,
