@@ -19,7 +19,8 @@ export class Hooks {
   readonly #tell: (happening: Happening) => void;
   readonly #waiting: AgentEvent[] = [];
   settings: HookSettings;
-  #work: Promise<void> | undefined;
+  #work: Promise<void> = Promise.resolve();
+  #isCalling = false;
   #ended = false;
 
   constructor(settings: HookSettings, effectiveUid: number, tell: (happening: Happening) => void) {
@@ -36,7 +37,9 @@ export class Hooks {
       this.#fail(`${MOST_WAITING} events were not told to the hooks: they are too slow`);
     }
     this.#waiting.push(event);
-    this.#work ??= this.#callAll().finally(() => this.#work = undefined);
+    if (this.#isCalling) return;
+    this.#isCalling = true;
+    this.#work = this.#callAll();
   }
 
   /** Lets what waits be told, within a time; then no more. */
@@ -50,8 +53,12 @@ export class Hooks {
   }
 
   async #callAll(): Promise<void> {
-    for (let event = this.#waiting.shift(); event !== undefined; event = this.#waiting.shift()) {
-      for (const hook of this.#find()) await this.#run(hook, event);
+    try {
+      for (let event = this.#waiting.shift(); event !== undefined; event = this.#waiting.shift()) {
+        for (const hook of this.#find()) await this.#run(hook, event);
+      }
+    } finally {
+      this.#isCalling = false; // before anybody else's turn: an event that comes then begins anew
     }
   }
 

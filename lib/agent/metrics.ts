@@ -1,5 +1,5 @@
 import prometheus from "prom-client";
-import type { AgentEvent } from "./event.ts";
+import { type AgentEvent, EVENT_TYPES } from "./event.ts";
 import type { AuditReport } from "./audit.ts";
 import type { ObservedGuest } from "../manager/guest_view.ts";
 import { GUEST_STATES } from "../manager/guest_record.ts";
@@ -26,6 +26,8 @@ export class Metrics {
       labelNames: ["type"],
       registers,
     });
+    // A counter that begins with its first event hides that event from increase() and rate().
+    for (const type of EVENT_TYPES) this.#events.inc({ type }, 0);
     this.#requests = new prometheus.Counter({
       name: "lockvisor_http_requests_total",
       help: "Requests answered, by route and status.",

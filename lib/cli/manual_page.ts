@@ -47,7 +47,7 @@ export function manualPage(commands: readonly CommandDefinition[], version: stri
 
 const DESCRIPTION = [
   "lockvisor is a lock manager for the disks of virtual machines. While a guest (a QEMU process, or any other command) runs, a lock is held on every disk that it may write, so that no second guest, on this host or on another host that shares the storage, can open the same disk and corrupt it.",
-  "The kernel holds the locks, in the guest's own process: lockvisor run takes them and then becomes the command. They end with the guest and only with it; nothing of lockvisor has to go on running.",
+  "The kernel holds the locks, in the guest's own process: lockvisor run takes them and then becomes the command. They end with the guest and only with it; nothing of lockvisor has to go on running. The agent, lockvisor daemon, is for watching: no lock and no other command depends on it.",
   "A lock is on what a disk is, not on what it is called: hard links, symbolic links, bind mounts and the names of block devices lead to the same lock. Locks are flocks on files in a directory, the lockspace; on storage that hosts share (NFSv4, CephFS, GFS2, OCFS2, GlusterFS) it serves all of them.",
   "An access is exclusive (one guest), shared (several guests write, as with a cluster filesystem) or readonly. Shared and readonly go together with each other, exclusive with nothing.",
 ];
@@ -72,10 +72,18 @@ const FILES: readonly (readonly [string, string])[] = [
     "/run/lockvisor/guests/UUID.json",
     "The record of a guest of this host; for users other than root below $XDG_RUNTIME_DIR/lockvisor.",
   ],
+  ["LOCKSPACE/audit.log", "One line of JSON for each break, by whichever host."],
+  ["/run/lockvisor/lockvisor.sock", "The socket of the agent: root's, and the group lockvisor's."],
+  ["/etc/lockvisor/hooks.d", "The programs that the agent tells of events."],
+  ["/etc/lockvisor/guests/NAME.conf", "A guest of the unit lockvisor-guest@NAME.service."],
   ["/etc/machine-id", "Names this host, unless host-id is set. Cloned machines must set it."],
 ];
 
 const OTHER_VARIABLES: readonly (readonly [string, string])[] = [
+  [
+    "LOCKVISOR_AGENT_SOCKET, LOCKVISOR_AGENT_LISTEN, LOCKVISOR_AGENT_AUDIT_INTERVAL, LOCKVISOR_AGENT_HOOKS, LOCKVISOR_AGENT_HOOK_TIMEOUT",
+    "As the options of lockvisor daemon.",
+  ],
   ["LOCKVISOR_DEBUG", "When it is not empty, errors are shown with the place in the program."],
   ["NO_COLOR", "When it is not empty, no colours are used."],
   ["XDG_STATE_HOME, XDG_RUNTIME_DIR", "Where the directories of users other than root are."],
@@ -97,6 +105,10 @@ const EXAMPLES: readonly { says: string; lines: readonly string[] }[] = [
     ],
   },
   { says: "Who has the disk?", lines: ["lockvisor inspect /images/vm1.qcow2"] },
+  {
+    says: "Follow what happens, with an agent that runs:",
+    lines: ["curl -N --unix-socket /run/lockvisor/lockvisor.sock http://localhost/v1/events?last=20"],
+  },
   { says: "Is everything in order on this host?", lines: ["lockvisor doctor"] },
 ];
 

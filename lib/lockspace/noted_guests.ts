@@ -63,17 +63,15 @@ function guestOf(lockspace: Lockspace, notes: NotesByKey, hostId: string): Noted
   const newest = [...notes.values()].sort((one, other) => one.since < other.since ? 1 : -1)[0]!;
   const { uuid } = newest.guest;
   const lease = identity(leaseIdentity("guest", uuid)).key;
-  const resources = new Map<string, NotedResource>();
-  for (const resource of resourcesIn(notes)) {
-    if (!resource.keys.includes(lease)) resources.set(`${resource.type} ${resource.name}`, resource);
-  }
   const paused = pausedNoteOf(lockspace, newest, { leaseKey: lease, hostId, uuid });
-  for (const resource of paused?.resources ?? []) {
+  const givenUp = paused?.grants ?? [];
+  // What is given up has no note beside its keys any more: this one is in its place.
+  const allNotes: NotesByKey = new Map([...givenUp.map(({ key }) => [key, paused!] as const), ...notes]);
+  const resources = new Map<string, NotedResource>();
+  for (const resource of [...resourcesIn(allNotes), ...paused?.resources ?? []]) {
     if (!resource.keys.includes(lease)) resources.set(`${resource.type} ${resource.name}`, resource);
   }
-  const givenUp = paused?.grants ?? [];
-  const isNoted = ({ keys }: NotedResource) =>
-    keys.every((key) => notes.has(key) || givenUp.some((each) => each.key === key));
+  const isNoted = ({ keys }: NotedResource) => keys.every((key) => allNotes.has(key));
   const all = [...resources.values()];
   const grants = [...notes].flatMap(([key, note]) => note.grants?.find((grant) => grant.key === key) ?? []);
   return {

@@ -128,6 +128,14 @@ export const KNOWN_SEQUENCES: readonly (readonly Operation[])[] = [
     acquire("A", wish("disk0-symbolic", "shared")),
     { kind: "wipe-and-attach" },
   ],
+  // So it did while the guest was paused, and had no note beside that disk.
+  [
+    adopt("A", wish("disk0", "readonly")),
+    release("A", "disk0"),
+    acquire("A", wish("disk0-symbolic")),
+    { kind: "pause", guest: "A", locks: "released" },
+    { kind: "wipe-and-attach" },
+  ],
 ];
 
 function wish(resource: ResourceName, access: Access = "exclusive"): Wish {

@@ -54,6 +54,7 @@ export const EVENTS = {
   "guest-ended": { words: "Guest ended", tone: "plain" },
   "guest-paused": { words: "Guest paused", tone: "warn" },
   "guest-resumed": { words: "Guest resumed", tone: "good" },
+  "guest-mended": { words: "Guest mended", tone: "warn" },
   "lock-granted": { words: "Lock granted", tone: "good" },
   "lock-released": { words: "Lock released", tone: "plain" },
   "lock-refused": { words: "Lock refused", tone: "warn" },
@@ -62,6 +63,7 @@ export const EVENTS = {
   "lock-broken": { words: "Lock broken", tone: "bad" },
   "action-taken": { words: "Action taken", tone: "info" },
   "hook-failed": { words: "Hook failed", tone: "bad" },
+  "problem": { words: "Problem", tone: "bad" },
   "agent-stopping": { words: "Agent stopping", tone: "warn" },
   "events-missed": { words: "Events missed", tone: "warn" },
 };
