@@ -21,6 +21,7 @@ export class Hooks {
   settings: HookSettings;
   #work: Promise<void> = Promise.resolve();
   #isCalling = false;
+  #running: Deno.ChildProcess | undefined;
   #ended = false;
 
   constructor(settings: HookSettings, effectiveUid: number, tell: (happening: Happening) => void) {
@@ -42,7 +43,7 @@ export class Hooks {
     this.#work = this.#callAll();
   }
 
-  /** Lets what waits be told, within a time; then no more. */
+  /** Lets what waits be told, within a time; then no more, and the hook that runs is killed: nobody would end it. */
   async end(graceMs: number): Promise<void> {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const grace = new Promise<void>((resolve) => timer = setTimeout(resolve, graceMs));
@@ -50,6 +51,7 @@ export class Hooks {
     clearTimeout(timer);
     this.#ended = true;
     this.#waiting.length = 0;
+    if (this.#running !== undefined) killGroup(this.#running);
   }
 
   async #callAll(): Promise<void> {
@@ -109,10 +111,9 @@ export class Hooks {
     let isLate = false;
     const timer = setTimeout(() => {
       isLate = true;
-      try {
-        Deno.kill(-child.pid, "SIGKILL");
-      } catch { /* it has ended */ }
+      killGroup(child);
     }, timeoutMs);
+    this.#running = child;
     try {
       const fed = feed(child, JSON.stringify(event) + "\n");
       const { code, signal } = await child.status;
@@ -125,12 +126,19 @@ export class Hooks {
       }
     } finally {
       clearTimeout(timer);
+      this.#running = undefined;
     }
   }
 
   #fail(message: string): void {
     this.#tell({ type: "hook-failed", message });
   }
+}
+
+function killGroup({ pid }: Deno.ChildProcess): void {
+  try {
+    Deno.kill(-pid, "SIGKILL");
+  } catch { /* it has ended */ }
 }
 
 /** A hook need not read what it is told. */
