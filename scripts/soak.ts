@@ -8,6 +8,8 @@ interface Part {
   /** The environment variable by which the test takes its length, and what it is here. */
   variable: string;
   rounds: string;
+  /** Other variables that make it long. */
+  more?: Record<string, string>;
   /** The environment variable by which the test takes a seed. Here that is by chance, and told. */
   seed?: string;
 }
@@ -17,6 +19,12 @@ const PARTS: Record<string, Part> = {
   race: { path: "tests/race_test.ts", variable: "LOCKVISOR_RACE_ROUNDS", rounds: "1000" },
   gc: { path: "tests/gc_race_test.ts", variable: "LOCKVISOR_GC_ROUNDS", rounds: "1000" },
   hotplug: { path: "tests/hotplug_loop_test.ts", variable: "LOCKVISOR_HOTPLUG_ROUNDS", rounds: "100" },
+  agent: {
+    path: "tests/agent_kill_test.ts",
+    variable: "LOCKVISOR_AGENT_KILLS",
+    rounds: "20",
+    more: { LOCKVISOR_AGENT_GUESTS: "500" },
+  },
   model: {
     path: "tests/model_test.ts",
     variable: "LOCKVISOR_MODEL_SEQUENCES",
@@ -40,7 +48,11 @@ async function main(): Promise<number> {
     });
   }
   const parts = (Deno.args.length === 0 ? Object.keys(PARTS) : Deno.args).map((name) => PARTS[name]!);
-  const lengths = parts.map(({ variable, rounds }) => [variable, Deno.env.get(variable) ?? rounds]);
+  const lengths = parts.flatMap(({ variable, rounds, more = {} }) =>
+    Object.entries({ [variable]: rounds, ...more }).map((
+      [name, value],
+    ) => [name, Deno.env.get(name) ?? value])
+  );
   const seeds = parts.flatMap(({ seed }) =>
     seed === undefined ? [] : [[seed, Deno.env.get(seed) ?? randomSeed()]]
   );

@@ -24,6 +24,7 @@ export class Hooks {
   settings: HookSettings;
   #work: Promise<void> = Promise.resolve();
   #isCalling = false;
+  #running: Deno.ChildProcess | undefined;
   #ended = false;
 
   constructor(settings: HookSettings, effectiveUid: number, tell: (happening: Happening) => void) {
@@ -45,7 +46,7 @@ export class Hooks {
     this.#work = this.#callAll();
   }
 
-  /** Lets what waits be told, within a time; then no more. */
+  /** Lets what waits be told, within a time; then no more, and the hook that runs is killed: nobody would end it. */
   async end(graceMs: number): Promise<void> {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const grace = new Promise<void>((resolve) => timer = setTimeout(resolve, graceMs));
@@ -53,6 +54,7 @@ export class Hooks {
     clearTimeout(timer);
     this.#ended = true;
     this.#waiting.length = 0;
+    if (this.#running !== undefined) killGroup(this.#running);
   }
 
   async #callAll(): Promise<void> {
@@ -112,10 +114,9 @@ export class Hooks {
     let isLate = false;
     const timer = setTimeout(() => {
       isLate = true;
-      try {
-        Deno.kill(-child.pid, "SIGKILL");
-      } catch { /* it has ended */ }
+      killGroup(child);
     }, timeoutMs);
+    this.#running = child;
     try {
       const fed = feed(child, JSON.stringify(event) + "\n");
       const { code, signal } = await child.status;
@@ -128,12 +129,19 @@ export class Hooks {
       }
     } finally {
       clearTimeout(timer);
+      this.#running = undefined;
     }
   }
 
   #fail(message: string): void {
     this.#tell({ type: "hook-failed", message });
   }
+}
+
+function killGroup({ pid }: Deno.ChildProcess): void {
+  try {
+    Deno.kill(-pid, "SIGKILL");
+  } catch { /* it has ended */ }
 }
 
 /** A hook need not read what it is told. */

@@ -15,6 +15,15 @@ export interface LogLine {
   id?: string;
 }
 
+/** What is not as for most agents. */
+export interface AgentOptions {
+  env?: Record<string, string>;
+  /** Another build of the program. */
+  binary?: string;
+  /** `configured`: where the hooks are is not said on the command line, but by the configuration. */
+  hooks?: "given" | "configured";
+}
+
 /** `lockvisor daemon` in a world, with its log, and a client for its socket. Ends with the test. */
 export class Agent implements AsyncDisposable {
   readonly pid: number;
@@ -40,7 +49,7 @@ export class Agent implements AsyncDisposable {
   static async start(
     world: World,
     args: readonly string[] = [],
-    options: { env?: Record<string, string> } = {},
+    options: AgentOptions = {},
   ): Promise<Agent> {
     const agent = Agent.#spawn(world, args, options);
     const answers = async () => {
@@ -73,12 +82,14 @@ export class Agent implements AsyncDisposable {
   static #spawn(
     world: World,
     args: readonly string[],
-    { env = {} }: { env?: Record<string, string> },
+    { env = {}, binary = BINARY, hooks: place = "given" }: AgentOptions,
   ): Agent {
     // Not the host's own hooks.
-    const hooks = args.includes("--hooks") ? [] : ["--hooks", `${world.directory}/hooks.d`];
+    const hooks = place === "configured" || args.includes("--hooks")
+      ? []
+      : ["--hooks", `${world.directory}/hooks.d`];
     const given = args.indexOf("--socket");
-    const child = new Deno.Command(BINARY, {
+    const child = new Deno.Command(binary, {
       args: ["daemon", "--log-format", "json", ...hooks, ...args],
       clearEnv: true,
       env: { ...world.environment, ...env },
