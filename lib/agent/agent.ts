@@ -13,6 +13,7 @@ import type { Happening } from "./event.ts";
 import { EventLog } from "./event_log.ts";
 import { GuestWatch } from "./guest_watch.ts";
 import { LockDoubts } from "./lock_doubts.ts";
+import { RecordHints } from "./record_hints.ts";
 import { RecordWatch } from "./record_watch.ts";
 import { Turns } from "./turns.ts";
 
@@ -23,9 +24,6 @@ export interface AgentOptions {
   /** Told of each look at all locks, with how long it took in milliseconds. */
   audited?: (report: AuditReport, tookMs: number) => void;
 }
-
-/** Records that change at the same time are looked at together. */
-const GATHER_MS = 5;
 
 /**
  * Watches the guests of this host: who starts, who ends, who loses a lock. Locks do not depend on it: it can be killed
@@ -44,8 +42,7 @@ export class Agent {
   #tail: AuditTail;
   #drivers = new Map<string, Driver>();
   #driversOf: HostSession | undefined;
-  #watcher: Deno.FsWatcher | undefined;
-  #lookDue: ReturnType<typeof setTimeout> | undefined;
+  readonly #hints: RecordHints;
   #auditDue: ReturnType<typeof setTimeout> | undefined;
   #auditing: Promise<void> | undefined;
   #auditAgain = false;
@@ -61,6 +58,7 @@ export class Agent {
     this.events = new EventLog(Date.now().toString(36));
     const { store, config } = this.session;
     this.#records = new RecordWatch(store);
+    this.#hints = new RecordHints(store.directory, (which) => this.#look(which));
     this.#tail = new AuditTail(config.lockspace.path);
     this.#guests = new GuestWatch(new EndWatch(), {
       tell: (happening) => this.tell(happening),
@@ -130,7 +128,7 @@ export class Agent {
     await this.#loadDrivers();
     await this.#attachAll();
     this.#look();
-    this.#watchRecords();
+    this.#hints.keepComing();
     this.#lastAuditMs = performance.now();
     this.#auditLater(this.#settings.auditIntervalMs);
   }
@@ -138,9 +136,8 @@ export class Agent {
   /** Stops watching. Guests and their locks stay as they are. */
   async end(): Promise<void> {
     this.#ended = true;
-    clearTimeout(this.#lookDue);
     clearTimeout(this.#auditDue);
-    this.#watcher?.close();
+    this.#hints.end();
     await this.#auditing;
   }
 
@@ -155,9 +152,14 @@ export class Agent {
     if (this.#auditing === undefined) this.#auditLater(settings.auditIntervalMs);
   }
 
-  /** Looks at the records at once: an operation has just changed them. */
-  look(): void {
-    this.#look();
+  /** A guest's record, as it was seen last. */
+  record(uuid: string): GuestRecord | undefined {
+    return this.#guests.record(uuid);
+  }
+
+  /** Looks at records at once: an operation has just changed them, or is about to work with them. */
+  look(which: readonly string[] | "all"): void {
+    this.#look(this.#hints.areComing ? which : "all");
   }
 
   /** Has all locks looked at as soon as possible. */
@@ -203,9 +205,9 @@ export class Agent {
 
   #known = new Set<string>();
 
-  #look(): void {
+  #look(which: readonly string[] | "all" = "all"): void {
     try {
-      const { changed, gone } = this.#records.look();
+      const { changed, gone } = which === "all" ? this.#records.look() : this.#records.lookAt(which);
       this.#guests.changed(changed);
       this.#guests.gone(gone);
       if (this.#guests.records().some(({ plugin }) => !this.#known.has(plugin))) this.auditSoon();
@@ -213,31 +215,6 @@ export class Agent {
       if (!(error instanceof LockvisorError)) throw error;
       this.tell({ type: "problem", message: error.message });
     }
-  }
-
-  /** A hint only: each audit looks as well. */
-  #watchRecords(): void {
-    this.#watcher?.close();
-    let watcher: Deno.FsWatcher;
-    try {
-      watcher = Deno.watchFs(this.session.store.directory, { recursive: false });
-    } catch {
-      this.#watcher = undefined;
-      return;
-    }
-    this.#watcher = watcher;
-    void (async () => {
-      for await (const { paths } of watcher) {
-        if (paths.some((path) => path.endsWith(".json"))) this.#lookSoon();
-      }
-    })();
-  }
-
-  #lookSoon(): void {
-    this.#lookDue ??= setTimeout(() => {
-      this.#lookDue = undefined;
-      this.#look();
-    }, GATHER_MS);
   }
 
   #auditLater(afterMs: number): void {
@@ -257,7 +234,7 @@ export class Agent {
     try {
       await this.#loadDrivers();
       this.#look();
-      this.#keepWatching();
+      this.#hints.keepComing();
       for (const broken of this.#tail.look()) this.tell(broken);
       if (this.#unrecorded.size > 0) await this.attach(this.#takeUnrecorded());
       const report = await this.#audit.run();
@@ -275,16 +252,6 @@ export class Agent {
     this.#unrecorded.clear();
     return uuids;
   }
-
-  /** A directory that was removed and made again is another one for the kernel. */
-  #keepWatching(): void {
-    const inode = inodeOf(this.session.store.directory);
-    if (this.#watcher !== undefined && inode === this.#watchedInode) return;
-    this.#watchedInode = inode;
-    this.#watchRecords();
-  }
-
-  #watchedInode: number | null | undefined;
 
   /** Guests whose processes have ended while somebody has their leases: they may have forked. */
   async #follow(records: readonly GuestRecord[]): Promise<void> {
@@ -305,11 +272,3 @@ export class Agent {
 
 /** A busy host may take so long, in milliseconds, beside the time between two looks. */
 const LATE_MS = 10_000;
-
-function inodeOf(path: string): number | null {
-  try {
-    return Deno.statSync(path).ino;
-  } catch {
-    return null;
-  }
-}
