@@ -10,7 +10,8 @@ import { flocksOn, observeSlot } from "./slot_evidence.ts";
 
 /** What evidence is judged by: the kernel's table of locks, and which notes are of this host. */
 export interface EvidenceContext {
-  flocks: readonly FlockEntry[];
+  /** Asked for only where a process does not show its locks itself: with a thousand guests the table is long. */
+  flocks(): readonly FlockEntry[];
   hostId: string;
 }
 
@@ -35,7 +36,7 @@ export function carrierEvidence(
   const slotHeld = (key: string, slot: Slot, noted: number | undefined): Known => {
     const path = slotPath(lockspace, key, slot);
     const descriptor = descriptorOf(path, noted);
-    if (descriptor === "hidden") return heldByAnybody(lockspace, { key, slot }, flocks);
+    if (descriptor === "hidden") return heldByAnybody(lockspace, { key, slot }, flocks());
     if (descriptor === undefined) return false;
     // Another host may have replaced the file, and this kernel may not have noticed.
     if (isOutOfSight(lockspace) && !leadsTo(path, claim.pid, descriptor)) return false;
@@ -43,7 +44,7 @@ export function carrierEvidence(
     // Somebody has replaced the lock file: a lock on the old one excludes nobody.
     if (!isOutOfSight(lockspace) && !isNamed(path, { pid: claim.pid, descriptor, inode })) return false;
     if (lockspace.evidence === "shown") return locked;
-    const isFree = observeSlot(lockspace, key, slot, flocks).state === "free";
+    const isFree = observeSlot(lockspace, key, slot, flocks()).state === "free";
     return isFree || isGrantedElsewhere(lockspace, key, hostId) ? false : null;
   };
   return claim.locks.map(({ key, slots }) => {
