@@ -264,7 +264,7 @@ class SyncManager implements Driver {
     let flocks: FlockEntry[] | undefined;
     return claims.map((claim) =>
       claim.locks.length === 0 ? [] : carrierEvidence(lockspace, claim, {
-        flocks: flocks ??= kernelFlocks(),
+        flocks: () => flocks ??= kernelFlocks(),
         hostId: this.#config.host.id,
       })
     );

@@ -3,7 +3,7 @@ import { delimiter, join } from "node:path";
 import { capture, tail } from "./capture.ts";
 import { Failure, runScript, UNAVAILABLE, USAGE } from "./failure.ts";
 
-/** The Debian package that brings a command, for every command that tests, demonstration and package use. */
+/** The Debian package that brings a command, for every command that tests, benchmarks, demonstration and package use. */
 const PACKAGE_OF: Record<string, string> = {
   "qemu-system-x86_64": "qemu-system-x86",
   "qemu-img": "qemu-utils",
@@ -34,6 +34,7 @@ const PACKAGE_OF: Record<string, string> = {
   setsid: "util-linux",
   "dpkg-deb": "dpkg",
   gzip: "gzip",
+  virtlockd: "libvirt-daemon",
 };
 
 /** Debian gives these folders only to root's PATH, but everybody may run what is in them. */

@@ -47,6 +47,33 @@ Deno.test({
 });
 
 Deno.test({
+  name: "a process that lives is not taken for one that was forgotten when its end was on its way",
+  ...patient,
+  async fn() {
+    const watch = new EndWatch();
+    const told: string[] = [];
+    const [one, other] = [sleeper(), sleeper()];
+    const watched = watch.watch(one.identity, () => told.push("one"));
+    assert.ok(watched.kind === "watched");
+    await new Promise((resolve) => setTimeout(resolve, 50)); // the thread waits in the kernel
+    one.child.kill("SIGKILL");
+    // Without a turn of ours: the thread has heard of the end, and nobody of what it heard.
+    const deadline = performance.now() + 200;
+    while (performance.now() < deadline) { /* nothing */ }
+    watched.watched.forget();
+    watch.watch(other.identity, () => told.push("other")); // by a pidfd with the same number
+    await one.child.status;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    assert.deepEqual(told, []);
+    assert.equal(watch.size, 1);
+    other.child.kill("SIGKILL");
+    await until("the other's end is told", () => told.length > 0, 5000);
+    assert.deepEqual(told, ["other"]);
+    await other.child.status;
+  },
+});
+
+Deno.test({
   name: "a process that is forgotten is not told, nor is one that ended before",
   ...patient,
   async fn() {

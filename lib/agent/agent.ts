@@ -13,6 +13,7 @@ import type { Happening } from "./event.ts";
 import { EventLog } from "./event_log.ts";
 import { GuestWatch } from "./guest_watch.ts";
 import { LockDoubts } from "./lock_doubts.ts";
+import { RecordHints } from "./record_hints.ts";
 import { RecordWatch } from "./record_watch.ts";
 import { MOST_AT_ONCE, Turns } from "./turns.ts";
 
@@ -23,9 +24,6 @@ export interface AgentOptions {
   /** Told of each look at all locks, with how long it took in milliseconds. */
   audited?: (report: AuditReport, tookMs: number) => void;
 }
-
-/** Records that change at the same time are looked at together. */
-const GATHER_MS = 5;
 
 /**
  * Watches the guests of this host: who starts, who ends, who loses a lock. Locks do not depend on it: it can be killed
@@ -47,8 +45,7 @@ export class Agent {
   #tail: AuditTail;
   #drivers = new Map<string, Driver>();
   #driversOf: HostSession | undefined;
-  #watcher: Deno.FsWatcher | undefined;
-  #lookDue: ReturnType<typeof setTimeout> | undefined;
+  readonly #hints: RecordHints;
   #auditDue: ReturnType<typeof setTimeout> | undefined;
   #auditing: Promise<void> | undefined;
   #auditAgain = false;
@@ -64,6 +61,10 @@ export class Agent {
     this.events = new EventLog(Date.now().toString(36));
     const { store, config } = this.session;
     this.#records = new RecordWatch(store);
+    this.#hints = new RecordHints(
+      store.directory,
+      (which) => this.#look(which === "all" ? "closely" : which),
+    );
     this.#tail = new AuditTail(config.lockspace.path);
     this.#guests = new GuestWatch(new EndWatch(), {
       tell: (happening) => this.tell(happening),
@@ -130,7 +131,7 @@ export class Agent {
     await this.#loadDrivers();
     await this.#attachAll();
     this.#look("first");
-    this.#watchRecords();
+    this.#hints.keepComing();
     this.#lastAuditMs = performance.now();
     this.#auditLater(this.#settings.auditIntervalMs);
   }
@@ -138,9 +139,8 @@ export class Agent {
   /** Stops watching. Guests and their locks stay as they are. */
   async end(): Promise<void> {
     this.#ended = true;
-    clearTimeout(this.#lookDue);
     clearTimeout(this.#auditDue);
-    this.#watcher?.close();
+    this.#hints.end();
     await this.#auditing;
   }
 
@@ -155,9 +155,14 @@ export class Agent {
     if (this.#auditing === undefined) this.#auditLater(settings.auditIntervalMs);
   }
 
-  /** Looks at the records at once: an operation has just changed them. */
-  look(): void {
-    this.#look();
+  /** A guest's record, as it was seen last. */
+  record(uuid: string): GuestRecord | undefined {
+    return this.#guests.record(uuid);
+  }
+
+  /** Looks at records at once: an operation has just changed them, or is about to work with them. */
+  look(which: readonly string[] | "all"): void {
+    this.#look(this.#hints.areComing ? which : "all");
   }
 
   /** Has all locks looked at as soon as possible. */
@@ -203,41 +208,18 @@ export class Agent {
 
   #known = new Set<string>();
 
-  #look(how?: "closely" | "first"): void {
+  #look(which: readonly string[] | "all" | "closely" | "first" = "all"): void {
     try {
-      const { changed, gone } = this.#records.look(how === "closely" ? how : undefined);
-      this.#guests.changed(changed, how === "first" ? "found" : "started");
+      const { changed, gone } = typeof which === "string"
+        ? this.#records.look(which === "closely" ? "closely" : "quickly")
+        : this.#records.lookAt(which);
+      this.#guests.changed(changed, which === "first" ? "found" : "started");
       this.#guests.gone(gone);
       if (this.#guests.records().some(({ plugin }) => !this.#known.has(plugin))) this.auditSoon();
     } catch (error) {
       if (!(error instanceof LockvisorError)) throw error;
       this.tell({ type: "problem", message: error.message });
     }
-  }
-
-  /** A hint only: each audit looks as well. */
-  #watchRecords(): void {
-    this.#watcher?.close();
-    let watcher: Deno.FsWatcher;
-    try {
-      watcher = Deno.watchFs(this.session.store.directory, { recursive: false });
-    } catch {
-      this.#watcher = undefined;
-      return;
-    }
-    this.#watcher = watcher;
-    void (async () => {
-      for await (const { paths } of watcher) {
-        if (paths.some((path) => path.endsWith(".json"))) this.#lookSoon();
-      }
-    })();
-  }
-
-  #lookSoon(): void {
-    this.#lookDue ??= setTimeout(() => {
-      this.#lookDue = undefined;
-      this.#look("closely");
-    }, GATHER_MS);
   }
 
   #auditLater(afterMs: number): void {
@@ -258,7 +240,7 @@ export class Agent {
       this.#keepPlace();
       await this.#loadDrivers();
       this.#look();
-      this.#keepWatching();
+      this.#hints.keepComing();
       for (const broken of this.#tail.look()) this.tell(broken);
       const unrecorded = this.#unrecorded();
       if (unrecorded.size > 0) await this.attach(unrecorded);
@@ -290,16 +272,6 @@ export class Agent {
     if (store.presence() === "absent") store.prepare(config.effectiveUid);
   }
 
-  /** A directory that was removed and made again is another one for the kernel. */
-  #keepWatching(): void {
-    const inode = inodeOf(this.session.store.directory);
-    if (this.#watcher !== undefined && inode === this.#watchedInode) return;
-    this.#watchedInode = inode;
-    this.#watchRecords();
-  }
-
-  #watchedInode: number | null | undefined;
-
   /** Guests whose processes have ended while somebody has their leases: they may have forked. */
   async #follow(records: readonly GuestRecord[]): Promise<void> {
     const uuids = new Set(records.map(({ uuid }) => uuid));
@@ -319,11 +291,3 @@ export class Agent {
 
 /** A busy host may take so long, in milliseconds, beside the time between two looks. */
 const LATE_MS = 10_000;
-
-function inodeOf(path: string): number | null {
-  try {
-    return Deno.statSync(path).ino;
-  } catch {
-    return null;
-  }
-}

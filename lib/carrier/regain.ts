@@ -1,6 +1,6 @@
 import type { CarriedLock, Carrier, GrantedKey, RegainOutcome, RunningGuest } from "../driver/contract.ts";
 import type { LockMode } from "../access.ts";
-import { giveBackSlots, type HeldSlot } from "../lockspace/acquire_keys.ts";
+import { descriptorsOf, giveBackSlots, type HeldSlot } from "../lockspace/acquire_keys.ts";
 import { type Grantee, noteOf } from "../lockspace/grant.ts";
 import { writeNotes } from "../lockspace/holder_note.ts";
 import { ensureKeyDirectory, keyState } from "../lockspace/key_state.ts";
@@ -9,7 +9,6 @@ import type { Lockspace } from "../lockspace/lockspace.ts";
 import { checkOneByOne, type OpenSlot, slotsOpenIn } from "../lockspace/open_slots.ts";
 import { slotPath, SLOTS, tryLockSlot } from "../lockspace/slot.ts";
 import { observeKey } from "../lockspace/slot_evidence.ts";
-import { ownDescriptorNumbers } from "../process/descriptor_numbers.ts";
 import { hiddenDescriptors, kernelFlocks } from "../process/descriptors.ts";
 import { sendSignal } from "../process/ending.ts";
 import { lifeOf, type ProcessIdentity } from "../process/process_identity.ts";
@@ -158,7 +157,7 @@ async function settle(
   const here = taken.flatMap((slot) => slot.where === "here" ? [slot.held] : []);
   const added: Carrier[] = [];
   if (here.length > 0) {
-    const numbers = ownDescriptorNumbers(here.map(({ key, slot }) => slotPath(lockspace, key, slot)));
+    const numbers = descriptorsOf(lockspace, here);
     added.push(
       await carry(locksIn(here.map((slot, index) => ({ ...slot, descriptor: numbers[index]! }))), numbers),
     );

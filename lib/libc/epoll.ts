@@ -25,15 +25,20 @@ export function createEpoll(): { outcome: "ok"; descriptor: number } | { outcome
   return descriptor >= 0 ? { outcome: "ok", descriptor } : { outcome: "failed", errno: lastError() };
 }
 
-/** Has a descriptor watched until it can be read: a pidfd can when its process has ended, pidfd_open(2). */
+/**
+ * Has a descriptor watched until it can be read: a pidfd can when its process has ended, pidfd_open(2).
+ * @param token what {@linkcode waitForDescriptors} names it by: a whole number that no other one ever had. The
+ * descriptor's own number may be another one's by the time when somebody hears of it.
+ */
 export function watchDescriptor(
   epoll: number,
   descriptor: number,
+  token: number,
 ): { outcome: "ok" } | { outcome: "failed"; errno: number } {
   const event = new Uint8Array(EVENT.bytes);
   const view = new DataView(event.buffer);
   view.setUint32(0, EPOLLIN, true);
-  view.setInt32(EVENT.data, descriptor, true);
+  view.setBigUint64(EVENT.data, BigInt(token), true);
   const added = syscall("epoll_ctl", epoll, EPOLL_CTL_ADD, descriptor, addressOf(event));
   return added === 0 ? { outcome: "ok" } : { outcome: "failed", errno: lastError() };
 }
@@ -44,7 +49,7 @@ export function unwatchAndClose(epoll: number, descriptor: number): void {
   closeDescriptor(descriptor);
 }
 
-/** Waits until descriptors of the set can be read, and gives them; none when a signal cut the wait short. */
+/** Waits until descriptors of the set can be read, and gives their tokens; none when a signal cut the wait short. */
 export async function waitForDescriptors(epoll: number): Promise<number[]> {
   const { epoll_wait } = waiter ??= openWaiter();
   const events = new Uint8Array(EVENT.bytes * MOST_EVENTS);
@@ -52,6 +57,6 @@ export async function waitForDescriptors(epoll: number): Promise<number[]> {
   const view = new DataView(events.buffer);
   return Array.from(
     { length: Math.max(count, 0) },
-    (_, at) => view.getInt32(at * EVENT.bytes + EVENT.data, true),
+    (_, at) => Number(view.getBigUint64(at * EVENT.bytes + EVENT.data, true)),
   );
 }

@@ -4,6 +4,9 @@ import { addressOf, callExecvp, lastError, syscall } from "./syscall.ts";
 const F_GETFD = 1;
 const F_SETFD = 2;
 const FD_CLOEXEC = 1;
+const F_DUPFD_CLOEXEC = 1030;
+/** It is always open: the runtime opens /dev/null in its place otherwise. */
+const STANDARD_INPUT = 0;
 const SIGPIPE = 13;
 /** The kernel's sigset_t has 64 bits. */
 const SIGNAL_SET_BYTES = 8;
@@ -11,6 +14,14 @@ const SIGNAL_SET_BYTES = 8;
 /** Whether the kernel closes the descriptor when this process becomes another program. fcntl(2). */
 export function closesOnExec(descriptor: number): boolean {
   return (syscall("fcntl", descriptor, F_GETFD) & FD_CLOEXEC) !== 0;
+}
+
+/** The number that the next descriptor would get; 0 when none is left. fcntl(2), F_DUPFD. */
+export function lowestFreeDescriptor(): number {
+  const descriptor = syscall("fcntl", STANDARD_INPUT, F_DUPFD_CLOEXEC, 0);
+  if (descriptor < 0) return 0;
+  syscall("close", descriptor);
+  return descriptor;
 }
 
 /**

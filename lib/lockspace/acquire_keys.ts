@@ -1,7 +1,8 @@
 import { failpoint } from "../failpoint.ts";
 import type { PlannedKey } from "./key_plan.ts";
 import type { Lockspace } from "./lockspace.ts";
-import { type Slot, SLOTS, tryLockSlot } from "./slot.ts";
+import { ownDescriptorNumbers } from "../process/descriptor_numbers.ts";
+import { type Slot, slotPath, SLOTS, tryLockSlot } from "./slot.ts";
 
 /** A slot that this process holds. Closing the file gives it back. */
 export interface HeldSlot {
@@ -37,9 +38,26 @@ export function tryAcquireKeys(lockspace: Lockspace, plan: readonly PlannedKey[]
 }
 
 /**
+ * Slots of this process whose descriptors are known. Guests may share a disk, and so a lock file: while the locks of one
+ * are on their way to it, those of another are in descriptors of their own on the same file.
+ */
+const numbered = new Map<HeldSlot, number>();
+
+/** The numbers of the descriptors in which slots are held; to be asked for at once after they were taken. */
+export function descriptorsOf(lockspace: Lockspace, slots: readonly HeldSlot[]): number[] {
+  const paths = slots.map(({ key, slot }) => slotPath(lockspace, key, slot));
+  const numbers = ownDescriptorNumbers(paths, new Set(numbered.values()));
+  slots.forEach((slot, index) => numbered.set(slot, numbers[index]!));
+  return numbers;
+}
+
+/**
  * Gives slots back by closing them. Never by unlocking: LOCK_UN on one copy of a descriptor takes the lock from
  * all copies (flock(2)), and a child may have inherited one.
  */
 export function giveBackSlots(slots: readonly HeldSlot[]): void {
-  for (const { file } of [...slots].reverse()) file.close();
+  for (const slot of [...slots].reverse()) {
+    numbered.delete(slot);
+    slot.file.close();
+  }
 }

@@ -11,7 +11,8 @@ import { slotHeldUnseen } from "./unseen_evidence.ts";
 
 /** What evidence is judged by: the kernel's table of locks, and which notes are of this host. */
 export interface EvidenceContext {
-  flocks: readonly FlockEntry[];
+  /** Asked for only where a process does not show its locks itself: with a thousand guests the table is long. */
+  flocks(): readonly FlockEntry[];
   hostId: string;
 }
 
@@ -39,7 +40,7 @@ export function carrierEvidence(
     const path = slotPath(lockspace, key, slot);
     const descriptor = descriptorOf(path, noted);
     if (descriptor === "hidden") {
-      return slotHeldUnseen(lockspace, { key, slot, pid: claim.pid, mode }, flocks);
+      return slotHeldUnseen(lockspace, { key, slot, pid: claim.pid, mode }, flocks());
     }
     if (descriptor === undefined) return false;
     // Another host may have replaced the file, and this kernel may not have noticed.
@@ -48,7 +49,7 @@ export function carrierEvidence(
     // Somebody has replaced the lock file: a lock on the old one excludes nobody.
     if (!isOutOfSight(lockspace) && !isNamed(path, { pid: claim.pid, descriptor, inode })) return false;
     if (lockspace.evidence === "shown") return flock.locked && (mode === undefined || flock.mode === mode);
-    const isFree = observeSlot(lockspace, key, slot, flocks).state === "free";
+    const isFree = observeSlot(lockspace, key, slot, flocks()).state === "free";
     return isFree || isGrantedElsewhere(lockspace, key, hostId) ? false : null;
   };
   return claim.locks.map((lock) => {

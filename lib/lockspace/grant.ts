@@ -2,9 +2,8 @@ import { failpoint } from "../failpoint.ts";
 import type { CarriedLock, GrantedKey, Guest, ResolvedResource } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
 import { isPresent } from "../files/presence.ts";
-import { ownDescriptorNumbers } from "../process/descriptor_numbers.ts";
 import { isSameProcess, lifeOf, type ProcessIdentity } from "../process/process_identity.ts";
-import { giveBackSlots, type HeldSlot } from "./acquire_keys.ts";
+import { descriptorsOf, giveBackSlots, type HeldSlot } from "./acquire_keys.ts";
 import {
   type HolderNote,
   type NotedResource,
@@ -17,7 +16,6 @@ import {
 import type { PlannedKey } from "./key_plan.ts";
 import { ensureKeyDirectory, keyState, readKeyState, writeKeyState } from "./key_state.ts";
 import type { Lockspace } from "./lockspace.ts";
-import { slotPath } from "./slot.ts";
 
 /** Who gets locks: the guest, the process that is to hold them, and what they are for. */
 export interface Grantee {
@@ -70,7 +68,7 @@ export function settleGrant(
     failpoint("grant.counted");
     writeNotes(lockspace, keys, noteOf(grantee, grants));
     failpoint("grant.noted");
-    const descriptors = ownDescriptorNumbers(slots.map(({ key, slot }) => slotPath(lockspace, key, slot)));
+    const descriptors = descriptorsOf(lockspace, slots);
     return {
       locks: carriedLocks(slots, descriptors),
       grants,

@@ -56,7 +56,7 @@ export class GuestStore {
       if (error instanceof Deno.errors.NotFound) return [];
       throw fileError(`read the directory ${this.directory}`, error);
     }
-    return names.flatMap((name) => /^([0-9a-f-]{36})\.json$/.exec(name)?.[1] ?? []).sort();
+    return names.flatMap((name) => uuidOfRecordFile(name) ?? []).sort();
   }
 
   /** Whether there is a place for records. @throws {LockvisorError} as {@linkcode list} */
@@ -203,6 +203,11 @@ export class GuestStore {
       file.close();
     }
   }
+}
+
+/** The guest whose record a file is, by its name or path; undefined for any other file. */
+export function uuidOfRecordFile(path: string): string | undefined {
+  return /^([0-9a-f-]{36})\.json$/.exec(path.slice(path.lastIndexOf("/") + 1))?.[1];
 }
 
 function makeDirectory(path: string): Deno.FileInfo {

@@ -1,18 +1,22 @@
 import { LockvisorError } from "../errors.ts";
-import { closesOnExec } from "../libc/exec.ts";
+import { closesOnExec, lowestFreeDescriptor } from "../libc/exec.ts";
 import { descriptorTarget } from "./descriptors.ts";
 
 /**
  * The numbers of our own descriptors that are open on the given paths: the runtime does not tell them, the kernel
  * does. Descriptors that we inherited from our parent are passed over; they lack the close-on-exec flag.
+ * @param others numbers of descriptors that are not meant, although they may be open on the same paths
  * @throws {LockvisorError} `internal` when one is not found
  */
-export function ownDescriptorNumbers(paths: readonly string[]): number[] {
+export function ownDescriptorNumbers(
+  paths: readonly string[],
+  others: ReadonlySet<number> = new Set(),
+): number[] {
   const found = new Map<string, number>();
   const wanted = new Set(paths);
-  for (const { name } of Deno.readDirSync("/proc/self/fd")) {
+  for (const descriptor of latestFirst()) {
     if (found.size === wanted.size) break; // before it meets the directory's own descriptor, closed by now
-    const descriptor = Number(name);
+    if (others.has(descriptor)) continue;
     const target = descriptorTarget("self", descriptor);
     if (target !== undefined && wanted.has(target) && closesOnExec(descriptor)) found.set(target, descriptor);
   }
@@ -26,6 +30,15 @@ export function ownDescriptorNumbers(paths: readonly string[]): number[] {
     }
     return descriptor;
   });
+}
+
+/**
+ * The numbers of descriptors that may be open, those most likely opened last first: each open(2) takes the lowest that
+ * is free. The agent has thousands of descriptors. In the end come all of them, some for the second time.
+ */
+function* latestFirst(): Generator<number> {
+  for (let descriptor = lowestFreeDescriptor() - 1; descriptor > 2; descriptor--) yield descriptor;
+  for (const { name } of Deno.readDirSync("/proc/self/fd")) yield Number(name);
 }
 
 /** The soft limit on open descriptors of a process, or undefined for none; proc_pid_limits(5). */

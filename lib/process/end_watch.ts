@@ -22,7 +22,9 @@ export interface WatchedProcess {
  */
 export class EndWatch {
   readonly #epoll: number;
-  readonly #told = new Map<number, () => void>();
+  /** By token: a pidfd that is closed gives its number to the next one, and its end may be on its way to us still. */
+  readonly #told = new Map<number, { pidfd: number; ended: () => void }>();
+  #lastToken = 0;
   #waiting = false;
 
   /** @throws {LockvisorError} `internal` when the kernel gives no epoll */
@@ -45,39 +47,36 @@ export class EndWatch {
     const pinned = pin(process);
     if (pinned.kind !== "pinned") return pinned;
     const { pidfd } = pinned;
-    const added = watchDescriptor(this.#epoll, pidfd);
+    const token = ++this.#lastToken;
+    const added = watchDescriptor(this.#epoll, pidfd, token);
     if (added.outcome === "failed") {
       closeDescriptor(pidfd);
       throw refused(`watch process ${process.pid}`, added.errno);
     }
-    this.#told.set(pidfd, ended);
+    this.#told.set(token, { pidfd, ended });
     if (!this.#waiting) void this.#wait();
-    let isWatched = true;
-    const forget = () => {
-      // Its number may be another descriptor's by now.
-      if (isWatched && this.#told.get(pidfd) === ended) this.#drop(pidfd);
-      isWatched = false;
-    };
-    return { kind: "watched", watched: { process, forget } };
+    return { kind: "watched", watched: { process, forget: () => this.#drop(token) } };
   }
 
   /** Waits as long as anything is watched: a wait with nobody to wait for would keep its thread for nothing. */
   async #wait(): Promise<void> {
     this.#waiting = true;
     while (this.#told.size > 0) {
-      for (const pidfd of await waitForDescriptors(this.#epoll)) {
-        const ended = this.#told.get(pidfd);
+      for (const token of await waitForDescriptors(this.#epoll)) {
+        const ended = this.#told.get(token)?.ended;
         if (ended === undefined) continue; // forgotten while it was on its way
-        this.#drop(pidfd);
+        this.#drop(token);
         ended();
       }
     }
     this.#waiting = false;
   }
 
-  #drop(pidfd: number): void {
-    this.#told.delete(pidfd);
-    unwatchAndClose(this.#epoll, pidfd);
+  #drop(token: number): void {
+    const watched = this.#told.get(token);
+    if (watched === undefined) return;
+    this.#told.delete(token);
+    unwatchAndClose(this.#epoll, watched.pidfd);
   }
 }
 

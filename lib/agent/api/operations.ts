@@ -135,7 +135,7 @@ export function stop(
     manner: powerdown ? "power-down" : "quit",
   } as const;
   const { agent } = caller;
-  return inTurn(caller, { turns: agent.stops, guest }, async () => {
+  return inTurn(caller, { turns: agent.stops, guest, changed: "all" }, async () => {
     const warn = (line: string) => agent.tell({ type: "problem", message: `guest "${guest}": ${line}` });
     return stopResult(await stopKnownGuest(agent.session, guest, { manner, warn }));
   });
@@ -160,7 +160,7 @@ async function onGuest<Result>(
 ): Promise<Result> {
   const { agent } = caller;
   const { uuid } = known(agent, nameOrUuid);
-  return await inTurn(caller, { turns: agent.changes, guest: uuid }, async () => {
+  return await inTurn(caller, { turns: agent.changes, guest: uuid, changed: [uuid] }, async () => {
     const { session } = agent;
     const record = findLivingGuest(session.store, uuid);
     try {
@@ -174,9 +174,10 @@ async function onGuest<Result>(
   });
 }
 
+/** @param changed the guests whose records may be others afterwards */
 async function inTurn<Result>(
   { agent, signal }: Caller,
-  { turns, guest }: { turns: Turns; guest: string },
+  { turns, guest, changed }: { turns: Turns; guest: string; changed: readonly string[] | "all" },
   operation: () => Promise<Result>,
 ): Promise<Result> {
   try {
@@ -186,7 +187,7 @@ async function inTurn<Result>(
       return operation();
     });
   } finally {
-    agent.look();
+    agent.look(changed);
   }
 }
 
@@ -216,11 +217,25 @@ function tellRefusal(
  * @throws {NotThere} when there is none
  */
 function known(agent: Agent, nameOrUuid: string): GuestRecord {
-  agent.look();
+  const living = livingAsSeen(agent, nameOrUuid);
+  if (living !== undefined) return living;
+  agent.look("all");
   const seen = chooseGuest(nameOrUuid, agent.records, ({ carriers }) => lifeOf(carriers[0]));
   const record = seen ?? findGuestIfKnown(agent.session.store, nameOrUuid);
   if (record === undefined) throw unknown(nameOrUuid);
   return record;
+}
+
+/** The record of the only guest that was seen by this name or UUID, if it lives: no other record is looked at then. */
+function livingAsSeen(agent: Agent, nameOrUuid: string): GuestRecord | undefined {
+  const isMeant = ({ uuid, name }: GuestRecord) => uuid === nameOrUuid.toLowerCase() || name === nameOrUuid;
+  const [seen, ...others] = agent.records.filter(isMeant);
+  if (seen === undefined || others.length > 0) return undefined;
+  agent.look([seen.uuid]);
+  const record = agent.record(seen.uuid);
+  return record !== undefined && isMeant(record) && lifeOf(record.carriers[0]) === "alive"
+    ? record
+    : undefined;
 }
 
 function unknown(nameOrUuid: string): NotThere {

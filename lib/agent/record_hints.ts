@@ -1,0 +1,74 @@
+import { uuidOfRecordFile } from "../manager/guest_store.ts";
+
+/** Records that change at the same time are looked at together, in milliseconds. */
+const GATHER_MS = 5;
+
+/** Tells at once of which guests the records have changed, as the kernel does; inotify(7). Hints: each audit looks too. */
+export class RecordHints {
+  readonly #directory: string;
+  readonly #changed: (which: readonly string[] | "all") => void;
+  /** UUIDs that have not been told yet. */
+  readonly #gathered = new Set<string>();
+  #areLost = false;
+  #due: ReturnType<typeof setTimeout> | undefined;
+  #watcher: Deno.FsWatcher | undefined;
+  #inode: number | null | undefined;
+
+  constructor(directory: string, changed: (which: readonly string[] | "all") => void) {
+    this.#directory = directory;
+    this.#changed = changed;
+  }
+
+  /** Whether the kernel tells of changes. */
+  get areComing(): boolean {
+    return this.#watcher !== undefined;
+  }
+
+  /** Begins, or begins anew where need be: a directory that was removed and made again is another one for the kernel. */
+  keepComing(): void {
+    const inode = inodeOf(this.#directory);
+    if (this.#watcher !== undefined && inode === this.#inode) return;
+    this.#inode = inode;
+    this.#watcher?.close();
+    this.#watcher = undefined;
+    try {
+      this.#watcher = Deno.watchFs(this.#directory, { recursive: false });
+    } catch {
+      return; // tried again by the next audit
+    }
+    void this.#listen(this.#watcher);
+  }
+
+  end(): void {
+    clearTimeout(this.#due);
+    this.#watcher?.close();
+    this.#watcher = undefined;
+  }
+
+  async #listen(watcher: Deno.FsWatcher): Promise<void> {
+    for await (const { paths, flag } of watcher) {
+      if (flag === "rescan") this.#areLost = true; // the kernel had no room for more; IN_Q_OVERFLOW
+      for (const path of paths) {
+        const uuid = uuidOfRecordFile(path);
+        if (uuid !== undefined) this.#gathered.add(uuid);
+      }
+      if (this.#areLost || this.#gathered.size > 0) this.#due ??= setTimeout(() => this.#tell(), GATHER_MS);
+    }
+  }
+
+  #tell(): void {
+    this.#due = undefined;
+    const which = this.#areLost ? "all" : [...this.#gathered];
+    this.#areLost = false;
+    this.#gathered.clear();
+    this.#changed(which);
+  }
+}
+
+function inodeOf(path: string): number | null {
+  try {
+    return Deno.statSync(path).ino;
+  } catch {
+    return null;
+  }
+}
