@@ -70,7 +70,7 @@ Deno.test("an agent that was killed is followed by one that sees all, and replac
   await using next = await Agent.start(world);
   assert.notEqual((await Deno.lstat(socket)).ino, stale);
   const told = new Told(next);
-  const seen = told.of("guest-started").map(({ guest }) => guest?.name).sort();
+  const seen = told.of("guest-found").map(({ guest }) => guest?.name).sort();
   assert.deepEqual(seen, ["vm1", "vm3"]);
   assert.deepEqual((await guestsOf(next)).map(({ name, locks }) => [name, locks.lost]).sort(), [
     ["vm1", 0],

@@ -56,6 +56,7 @@ export function testSupervisor({ definition: { name }, install, keepsOut }: Cand
           locked: keepsOut === "resources",
         },
       ],
+      locks: guests[0].locks,
     }]);
     const entry = managerOptionsOf(world).store.read(UUID);
     assert.ok(entry?.kind === "record");
