@@ -15,6 +15,7 @@ import { protocolError } from "./api/api_error.ts";
 import { Hooks } from "./hooks.ts";
 import { Metrics } from "./metrics.ts";
 import { ServiceManager } from "./service_manager.ts";
+import { Signals } from "./signals.ts";
 import { statusPage } from "./status_page.ts";
 
 /** What the daemon is started with. */
@@ -293,33 +294,4 @@ export function isOwnName(host: string, listened: string): boolean {
   const name = (match[1] ?? match[2]!).toLowerCase();
   return match[1] !== undefined || /^\d{1,3}(\.\d{1,3}){3}$/.test(name) || name === listened.toLowerCase() ||
     isLoopback(name);
-}
-
-/** Signals as they come in, one after the other. */
-class Signals {
-  readonly #waiting: Deno.Signal[] = [];
-  readonly #handlers = (["SIGTERM", "SIGINT", "SIGHUP"] as const).map((signal) => ({
-    signal,
-    handler: () => {
-      this.#waiting.push(signal);
-      this.#wake();
-    },
-  }));
-  #wake = () => {};
-
-  constructor() {
-    for (const { signal, handler } of this.#handlers) Deno.addSignalListener(signal, handler);
-  }
-
-  async *received(): AsyncGenerator<Deno.Signal> {
-    while (true) {
-      const signal = this.#waiting.shift();
-      if (signal !== undefined) yield signal;
-      else await new Promise<void>((resolve) => this.#wake = resolve);
-    }
-  }
-
-  end(): void {
-    for (const { signal, handler } of this.#handlers) Deno.removeSignalListener(signal, handler);
-  }
 }

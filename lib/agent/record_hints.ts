@@ -2,6 +2,11 @@ import { uuidOfRecordFile } from "../manager/guest_store.ts";
 
 /** Records that change at the same time are looked at together, in milliseconds. */
 const GATHER_MS = 5;
+/**
+ * How long after a hint all records are looked at, in milliseconds. The runtime keeps 16 of the kernel's events for us and
+ * drops what comes while we do not read them, without a word: what was dropped is seen then.
+ */
+const SWEEP_MS = 200;
 
 /** Tells at once of which guests the records have changed, as the kernel does; inotify(7). Hints: each audit looks too. */
 export class RecordHints {
@@ -11,6 +16,7 @@ export class RecordHints {
   readonly #gathered = new Set<string>();
   #areLost = false;
   #due: ReturnType<typeof setTimeout> | undefined;
+  #sweepDue: ReturnType<typeof setTimeout> | undefined;
   #watcher: Deno.FsWatcher | undefined;
   #inode: number | null | undefined;
 
@@ -41,6 +47,7 @@ export class RecordHints {
 
   end(): void {
     clearTimeout(this.#due);
+    clearTimeout(this.#sweepDue);
     this.#watcher?.close();
     this.#watcher = undefined;
   }
@@ -52,11 +59,20 @@ export class RecordHints {
         const uuid = uuidOfRecordFile(path);
         if (uuid !== undefined) this.#gathered.add(uuid);
       }
-      if (this.#areLost || this.#gathered.size > 0) this.#due ??= setTimeout(() => this.#tell(), GATHER_MS);
+      if (!this.#areLost && this.#gathered.size === 0) continue;
+      this.#due ??= setTimeout(() => this.#tell(), GATHER_MS);
+      this.#sweepDue ??= setTimeout(() => this.#sweep(), SWEEP_MS);
     }
   }
 
+  #sweep(): void {
+    this.#sweepDue = undefined;
+    this.#areLost = true;
+    this.#tell();
+  }
+
   #tell(): void {
+    clearTimeout(this.#due);
     this.#due = undefined;
     const which = this.#areLost ? "all" : [...this.#gathered];
     this.#areLost = false;
