@@ -23,7 +23,7 @@ Deno.test("over TCP everything can be read, and nothing be changed", async () =>
     const body = { disks: [{ path: disk }] };
     const answer = await ask(tcp, { method, path: there, body });
     assert.deepEqual([answer.status, answer.json.error.code], [403, "permission"], path);
-    assert.match(answer.json.error.message, /ask over the unix socket/);
+    assert.match(answer.json.error.message, /is answered over the unix socket only/);
     const other = await ask(tcp, { path: there });
     assert.deepEqual([other.status, other.headers.get("allow")], [405, "POST"]);
   }
