@@ -37,8 +37,8 @@ export class RecordWatch {
   }
 
   /**
-   * Looks at all records. `closely`: somebody may have written into a record's file where it is, which nobody of ours does and its
-   * directory does not show.
+   * Looks at all records. `closely`: somebody may have written into a record's file where it is, which nobody of ours
+   * does and its directory does not show.
    * @throws {LockvisorError} `permission` when somebody else may have written the records
    */
   look(how: "quickly" | "closely" = "quickly"): RecordsDifference {
@@ -60,7 +60,7 @@ export class RecordWatch {
     return { changed, gone };
   }
 
-  /** As {@linkcode look}, at the records of some guests only: with a thousand guests all of them take a while. */
+  /** As {@linkcode look} closely, at the records of some guests only: with a thousand all of them take a while. */
   lookAt(uuids: readonly string[]): RecordsDifference {
     if (this.#store.presence() === "absent") return this.look();
     const difference: RecordsDifference = { changed: [], gone: [] };
