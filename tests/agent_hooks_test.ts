@@ -15,7 +15,10 @@ class HookDirectory {
   /** Puts a shell script there; `$OUT` is the test's directory. */
   add(name: string, script: string, mode = 0o755): void {
     const path = `${this.path}/${name}`;
-    Deno.writeTextFileSync(path, `#!/bin/sh\nOUT=${this.world.directory}\n${script}\n`);
+    Deno.writeTextFileSync(
+      path,
+      `#!/bin/sh\nexec 2>/dev/null # what outlives it must not keep the agent's own\nOUT=${this.world.directory}\n${script}\n`,
+    );
     Deno.chmodSync(path, mode);
   }
 
