@@ -154,6 +154,7 @@ class Model {
 
   doubted(): Set<number> {
     const doubts = doubtsOf(this.guests.map(watchedOf), this.proofs, this.seen());
+    for (const { uuid } of doubts) this.proofs.delete(uuid); // as the watch does
     return new Set(doubts.map(({ uuid }) => Number(uuid)));
   }
 

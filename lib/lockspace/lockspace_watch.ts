@@ -36,6 +36,8 @@ export class LockspaceWatch implements LockWatch {
     ) return [];
     const doubts = doubtsOf(guests, this.#proofs, now)
       .filter(({ uuid, cause }) => cause !== "lock" || !this.#stillHolds(uuid, now));
+    // Whoever is in doubt stays in doubt until he is confirmed: another guest's lock may come to stand in for his.
+    for (const { uuid } of doubts) this.#proofs.delete(uuid);
     const isUntroubled = doubts.length === 0 && now.table !== "hidden";
     this.#untroubled = isUntroubled ? { table: now.table, round, guests: new Set(guests) } : undefined;
     return doubts;
