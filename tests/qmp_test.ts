@@ -259,9 +259,19 @@ async function fillQueue(socket: string): Promise<Deno.Conn[]> {
   throw new Error("the queue of connections is never full");
 }
 
+/** How the threads of a process are; proc_pid_stat(5). */
+function threadStates(pid: number): string[] {
+  return Array.from(
+    Deno.readDirSync(`/proc/${pid}/task`),
+    ({ name }) => /\) (\S) /.exec(Deno.readTextFileSync(`/proc/${pid}/task/${name}/stat`))![1]!,
+  );
+}
+
 Deno.test("a monitor whose queue of connections is full is asked again until the time is over", async () => {
   await using qemu = await Qemu.start();
   qemu.child.kill("SIGSTOP");
+  // Until then it may take one more, and the queue has room again.
+  await until("it stands still", () => threadStates(qemu.child.pid).every((state) => state === "T"));
   const waiting = await fillQueue(qemu.socket);
   try {
     const begun = performance.now();

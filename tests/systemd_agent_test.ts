@@ -53,7 +53,11 @@ class GuardedHost implements AsyncDisposable {
       // Through the agent, so that the holder is in its cgroup.
       const body = { disks: [{ path: "/images/late.img" }] };
       assert.deepEqual(await ask(host, "/v1/guests/vm1/acquire", { body }), { code: 0, status: "200" });
-      const holder = (await host.must(["pgrep", "--exact", "lockvisor-hold"])).trim();
+      let holder = "";
+      await until("the holder has named itself", async () => {
+        holder = (await host.run(["pgrep", "--exact", "lockvisor-hold"])).stdout.trim();
+        return holder !== "";
+      });
       const place = await host.must(["cat", `/proc/${holder}/cgroup`]);
       assert.match(place, /\/system\.slice\/lockvisor\.service$/m);
       const guarded = new GuardedHost(hosts, { pid, holder });
