@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import type { LockMode } from "../lib/access.ts";
-import type { WatchedGuest } from "../lib/driver/contract.ts";
-import { doubtsOf } from "../lib/lockspace/lock_doubts.ts";
+import type { LockDoubt, WatchedGuest } from "../lib/driver/contract.ts";
+import { doubtsOf, withStanding } from "../lib/lockspace/lock_doubts.ts";
 import type { LockProof, ProofContext } from "../lib/lockspace/lock_proof.ts";
 import { type DirectoryTrust, isSameFile, trustAfter } from "../lib/lockspace/lockspace_names.ts";
 import { countFlocks, flockIn } from "../lib/process/lock_table.ts";
@@ -85,6 +85,7 @@ class Model {
   entries: Entry[] = [];
   readonly inodes = new Map(KEYS.map((key, index) => [key, index + 1]));
   readonly proofs = new Map<string, LockProof>();
+  readonly standing = new Map<string, LockDoubt>();
   #nextInode = 100;
 
   constructor(guests: ModelGuest[]) {
@@ -119,6 +120,7 @@ class Model {
   confirm(): void {
     for (const guest of this.guests.filter((each) => this.isWell(each))) {
       const watched = watchedOf(guest);
+      this.standing.delete(watched.uuid);
       this.proofs.set(watched.uuid, {
         guest: watched,
         slots: guest.keys.map(({ key, mode }) => {
@@ -153,8 +155,12 @@ class Model {
   }
 
   doubted(): Set<number> {
-    const doubts = doubtsOf(this.guests.map(watchedOf), this.proofs, this.seen());
-    for (const { uuid } of doubts) this.proofs.delete(uuid); // as the watch does
+    const fresh = doubtsOf(this.guests.map(watchedOf), this.proofs, this.seen());
+    const doubts = withStanding(fresh, this.standing);
+    for (const doubt of doubts) { // as the watch does
+      this.standing.set(doubt.uuid, doubt);
+      this.proofs.delete(doubt.uuid);
+    }
     return new Set(doubts.map(({ uuid }) => Number(uuid)));
   }
 

@@ -88,7 +88,9 @@ Deno.test("what is mounted over the lockspace, or over a lock file, puts in doub
     } finally {
       await world.execute("umount", [place]);
     }
-    assert.deepEqual(await watched.doubts(), [], "all is as it was proven");
+    assert.deepEqual(await watched.doubts(), doubts, "until somebody has looked");
+    assert.deepEqual(await watched.confirm(), []);
+    assert.deepEqual(await watched.doubts(), []);
   }
 });
 

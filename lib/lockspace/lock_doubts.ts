@@ -36,6 +36,17 @@ export function doubtsOf(
   });
 }
 
+/**
+ * Doubts with the causes of earlier passes. Whoever is in doubt has no proof until he is confirmed: another guest's lock
+ * may come to stand in for the one that he has lost, and his own for another's.
+ */
+export function withStanding(
+  doubts: readonly LockDoubt[],
+  standing: ReadonlyMap<string, LockDoubt>,
+): LockDoubt[] {
+  return doubts.map((doubt) => standing.get(doubt.uuid) ?? doubt);
+}
+
 function firstDoubt(
   { slots, directories }: LockProof,
   unprovenKeys: ReadonlySet<string>,

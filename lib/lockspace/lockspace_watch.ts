@@ -1,6 +1,6 @@
 import type { LockDoubt, LockWatch, WatchedGuest } from "../driver/contract.ts";
 import { LockTable } from "../process/lock_table.ts";
-import { doubtsOf } from "./lock_doubts.ts";
+import { doubtsOf, withStanding } from "./lock_doubts.ts";
 import { isSameProof, type LockProof, type ProofContext, proveLocks } from "./lock_proof.ts";
 import type { Lockspace } from "./lockspace.ts";
 import { LockspaceNames } from "./lockspace_names.ts";
@@ -15,6 +15,8 @@ export class LockspaceWatch implements LockWatch {
   readonly #names: LockspaceNames;
   readonly #table = new LockTable();
   readonly #proofs = new Map<string, LockProof>();
+  /** Who was in doubt and is not confirmed since, with the cause; there is no proof of theirs any more. */
+  readonly #standing = new Map<string, LockDoubt>();
   /** What was looked at when nobody was in doubt: while it is the same, nobody is. */
   #untroubled: { table: ProofContext["table"]; round: number; guests: ReadonlySet<WatchedGuest> } | undefined;
 
@@ -26,7 +28,9 @@ export class LockspaceWatch implements LockWatch {
 
   async doubts(guests: readonly WatchedGuest[]): Promise<LockDoubt[]> {
     const watched = new Set(guests.map(({ uuid }) => uuid));
-    for (const uuid of this.#proofs.keys()) if (!watched.has(uuid)) this.#proofs.delete(uuid);
+    for (const known of [this.#proofs, this.#standing]) {
+      for (const uuid of known.keys()) if (!watched.has(uuid)) known.delete(uuid);
+    }
     const now = await this.#look();
     const { round } = this.#names;
     const before = this.#untroubled;
@@ -34,10 +38,14 @@ export class LockspaceWatch implements LockWatch {
       before?.table === now.table && before.round === round &&
       guests.every((guest) => before.guests.has(guest))
     ) return [];
-    const doubts = doubtsOf(guests, this.#proofs, now)
+    const fresh = doubtsOf(guests, this.#proofs, now)
       .filter(({ uuid, cause }) => cause !== "lock" || !this.#stillHolds(uuid, now));
-    // Whoever is in doubt stays in doubt until he is confirmed: another guest's lock may come to stand in for his.
-    for (const { uuid } of doubts) this.#proofs.delete(uuid);
+    const doubts = withStanding(fresh, this.#standing);
+    for (const doubt of doubts) {
+      if (doubt.cause === "not-shown") continue; // where no lock is shown, none can stand in for another
+      this.#standing.set(doubt.uuid, doubt);
+      this.#proofs.delete(doubt.uuid);
+    }
     const isUntroubled = doubts.length === 0 && now.table !== "hidden";
     this.#untroubled = isUntroubled ? { table: now.table, round, guests: new Set(guests) } : undefined;
     return doubts;
@@ -61,6 +69,7 @@ export class LockspaceWatch implements LockWatch {
     const now = await this.#look();
     return guests.flatMap((guest) => {
       const result = proveLocks(guest, now);
+      this.#standing.delete(guest.uuid);
       if ("cause" in result) {
         this.#proofs.delete(guest.uuid);
         return [result];
