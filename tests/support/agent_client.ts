@@ -42,7 +42,7 @@ export class HttpClient implements Disposable {
 
   static async connect(address: Address): Promise<HttpClient> {
     const connection = address.transport === "unix"
-      ? await Deno.connect({ transport: "unix", path: address.path }) as unknown as Deno.Conn
+      ? await connectToSocket(address.path)
       : await Deno.connect(address) as unknown as Deno.Conn;
     return new HttpClient(connection);
   }
@@ -190,6 +190,19 @@ export function formatRequest({ method = "GET", path, headers = {}, body }: Requ
   whole.set(head);
   if (content !== undefined) whole.set(content, head.length);
   return whole;
+}
+
+/** While the queue of those that wait is full the kernel refuses at once, connect(2): it is asked again. */
+async function connectToSocket(path: string): Promise<Deno.Conn> {
+  const deadline = Date.now() + PATIENCE_MS;
+  while (true) {
+    try {
+      return await Deno.connect({ transport: "unix", path }) as unknown as Deno.Conn;
+    } catch (error) {
+      if (!String(error).includes("os error 11") || Date.now() > deadline) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+  }
 }
 
 /** Asks over a connection of its own. */
