@@ -249,11 +249,13 @@ export class Agent {
       this.#audited(report, performance.now() - begun);
       this.#fault = undefined;
     } catch (error) {
-      if (!(error instanceof LockvisorError)) throw error;
-      if (this.#fault !== error.message) {
-        this.tell({ type: "problem", message: `locks cannot be looked at: ${error.message}` });
+      const reason = error instanceof Error ? error.message : String(error);
+      if (this.#fault !== reason) {
+        this.tell({ type: "problem", message: `locks cannot be looked at: ${reason}` });
       }
-      this.#fault = error.message;
+      this.#fault = reason;
+      // A fault of our own: the next look may do better, and if none does, whoever watches us starts us anew.
+      if (!(error instanceof LockvisorError)) return;
     }
     this.#lastAuditMs = performance.now();
   }
