@@ -54,7 +54,7 @@ export function foundGuest(record: GuestRecord): Happening {
     type: "guest-found",
     guest: eventGuest(record),
     resources,
-    message: `guest "${name}" is ${state} as process ${pid}${what}`,
+    message: `guest "${name}" ${state === "paused" ? "is paused" : "runs"} as process ${pid}${what}`,
   };
 }
 
