@@ -46,13 +46,15 @@ function memory(pid: number): number {
 async function besieged(attack: (agent: Agent, tcp: Address, world: World) => Promise<void>): Promise<void> {
   await using world = await World.create();
   await world.startRunning(["run", "--name", "vm1", "--", "sleep", "60"]);
-  await using agent = await Agent.start(world, ["--listen", "127.0.0.1:0"]);
+  await using agent = await Agent.start(world, ["--listen", "127.0.0.1:0", "--audit-interval", "1s"]);
   const tcp = await agent.tcp();
   for (let round = 0; round < 50; round++) await agent.get("/v1/guests"); // what is made once is made
   const [opened, used] = [descriptors(agent.pid), memory(agent.pid)];
   await attack(agent, tcp, world);
   await until("its descriptors are what they were", () => descriptors(agent.pid) <= opened, 15_000);
-  assert.ok(memory(agent.pid) < used + 100, `from ${used} to ${memory(agent.pid)} MiB`);
+  // It is tidied up when the locks are looked at. What V8 has compiled meanwhile stays.
+  await until(`its memory is what it was, ${used} MiB`, () => memory(agent.pid) < used + 48, 15_000);
+  console.log(`memory: ${used.toFixed(0)} MiB before, ${memory(agent.pid).toFixed(0)} MiB afterwards`);
   for (const address of [agent.address, tcp]) {
     const answer = await sent(address, get("/v1/guests"));
     assert.deepEqual([answer.status, answer.json.guests[0]?.name], [200, "vm1"]);

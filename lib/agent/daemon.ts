@@ -13,6 +13,7 @@ import { type AgentSocket, listenOnSocket, openDirectoryToGroup } from "./agent_
 import { apiHandler } from "./api/api_handler.ts";
 import { protocolError } from "./api/api_error.ts";
 import { Hooks } from "./hooks.ts";
+import { Memory } from "./memory.ts";
 import { Metrics } from "./metrics.ts";
 import { ServiceManager } from "./service_manager.ts";
 import { Signals } from "./signals.ts";
@@ -59,6 +60,7 @@ class Daemon {
   readonly #options: DaemonOptions;
   readonly #manager: ServiceManager;
   readonly #metrics = new Metrics(VERSION);
+  readonly #memory = new Memory();
   readonly #agent: Agent;
   readonly #hooks: Hooks;
   readonly #servers: HttpServer[] = [];
@@ -84,6 +86,7 @@ class Daemon {
           `looked at ${guests} guests in ${took} ms: ${examined} exactly, ${lost} without locks`,
         );
         this.#manager.status(this.#status());
+        this.#memory.tidyUp();
         void this.#keepPlace();
       },
     });
