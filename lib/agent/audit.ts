@@ -73,7 +73,14 @@ export class Audit {
       else well.push(record);
     }
     await doubts.settle(well);
-    if (bereft.size > 0) await this.#attach(new Set(bereft.keys()), bereft);
+    if (bereft.size > 0) {
+      for (const { settled } of await this.#attach(new Set(bereft.keys()), bereft)) {
+        // Nobody waits for it, and a fault of our own with one guest must not end the agent.
+        settled.catch((error) =>
+          this.#context.tell({ type: "problem", message: `internal error: ${error}` })
+        );
+      }
+    }
     return { guests: all.length, examined: doubted.size, lost: this.#losses.size };
   }
 
