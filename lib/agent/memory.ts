@@ -8,12 +8,13 @@ const ALLOWANCE = 16 * 2 ** 20;
  * the program is compiled so that it can be told to (--expose-gc).
  */
 export class Memory {
-  #level = Infinity;
+  /** What it had when it was last tidied up, in bytes; 0 before the first time. */
+  #level = 0;
 
   /** To be called now and then, while nothing else is to be done. */
   tidyUp(): void {
     const { rss } = Deno.memoryUsage();
-    if (rss <= this.#level + ALLOWANCE && this.#level !== Infinity) return;
+    if (rss <= this.#level + ALLOWANCE) return;
     const { gc } = globalThis as { gc?: () => void };
     gc?.();
     trimHeap();
