@@ -5,13 +5,14 @@ import { commandLine, type Life, lifeOf } from "../process/process_identity.ts";
 import {
   followFork,
   incomingHeirs,
+  isRecordOf,
   recordFromNotes,
   unrecordedKeys,
   type Whereabouts,
   whereabouts,
 } from "./attach_plan.ts";
 import type { GuestRecord, RecordedResource } from "./guest_record.ts";
-import type { GuestStore, RecordEntry } from "./guest_store.ts";
+import { type GuestStore, RECORD_SIDES, type RecordEntry } from "./guest_store.ts";
 import { HeldLocks, isAsRecorded, provenBy } from "./held_locks.ts";
 import { claimsOf, lostResources } from "./lost_locks.ts";
 import { type GuestUnderRepair, mendGuest, type MendingContext } from "./mend_guest.ts";
@@ -124,9 +125,8 @@ function findGuests(
     }
     return [{ ...mending, uuid, name, kind: "recorded", record }];
   });
-  const known = new Set(records.map(({ uuid }) => uuid));
   const noted = driver.notedGuests(unrecordedKeys(seen.holdings, records))
-    .filter(({ guest }) => !known.has(guest.uuid))
+    .filter((each) => !records.some((record) => isRecordOf(record, each)))
     .filter((each) => ["same", "forked"].includes(find(each.process, each, mending).kind))
     .map((each): Finding => ({
       ...mending,
@@ -223,8 +223,11 @@ type NotedFinding = Extract<Finding, { kind: "noted" }>;
 
 function restoreRecord(context: AttachContext, finding: NotedFinding): GuestUnderRepair | undefined {
   const { store, noted } = finding;
-  const entry = store.read(noted.guest.uuid);
-  if (entry?.kind === "record") return found(entry.record); // it has started meanwhile, or was made again
+  for (const side of RECORD_SIDES) {
+    const entry = store.read(noted.guest.uuid, side);
+    // It has started meanwhile, or was made again.
+    if (entry?.kind === "record" && isRecordOf(entry.record, noted)) return found(entry.record);
+  }
   const record = makeRecord(context, finding);
   failpoint("attach.restoring");
   store.claim(record);
