@@ -4,11 +4,11 @@ import { LockvisorError } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
 import { isHostIdentity } from "../identity/key.ts";
 import { type Grantee, noteOf } from "../lockspace/grant.ts";
-import { formatNote, type HolderNote, readNoteOf, writeNotes } from "../lockspace/holder_note.ts";
+import { formatNote, type HolderNote, readNoteOf, removeNote, writeNotes } from "../lockspace/holder_note.ts";
 import { holdersOfKey } from "../lockspace/key_holders.ts";
 import { keyState } from "../lockspace/key_state.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
-import { type MigrationOffer, removeOffer, writeOffer } from "../lockspace/migration_offer.ts";
+import { type MigrationOffer, readOffer, removeOffer, writeOffer } from "../lockspace/migration_offer.ts";
 import { hashOfTicket, newSecret } from "../lockspace/migration_ticket.ts";
 import { observeSlot } from "../lockspace/slot_evidence.ts";
 import { slotPath } from "../lockspace/slot.ts";
@@ -126,12 +126,19 @@ export function offerSlots(
   };
   const keys = [...new Set([...leaseKeys, ...ticket.resources.flatMap((resource) => resource.keys)])].sort();
   for (const key of keys) {
+    forgetTaker(lockspace, key, uuid);
     writeOffer(lockspace, key, offer);
     failpoint("migrate-prepare.offered");
   }
   rewriteNotes(lockspace, keys, { hostId: host.id, uuid }, (note) => ({ ...note, migration }));
   failpoint("migrate-prepare.noted");
   giveUpSlots(lockspace, carriers, { keys, slot: "b", passing: "migrate-prepare.slot-released" });
+}
+
+/** Whoever had come in by an offer has ended without taking its note away: nobody is to be told of it any more. */
+function forgetTaker(lockspace: Lockspace, key: string, uuid: string): void {
+  const taken = readOffer(lockspace, key, uuid)?.taken;
+  if (taken !== undefined) removeNote(lockspace, key, taken.host.id, uuid, "incoming");
 }
 
 /** Changes a guest's own notes; those with one text stay one file. */
@@ -186,7 +193,10 @@ export function withdrawSlots(
   const grants = countAgain(lockspace, { ...grantee, guest }, judged);
   failpoint("migrate-cancel.counted");
   writeNotes(lockspace, keys, noteOf({ ...grantee, guest }, grants));
-  for (const key of keys) removeOffer(lockspace, key, guest.uuid);
+  for (const key of keys) {
+    forgetTaker(lockspace, key, guest.uuid);
+    removeOffer(lockspace, key, guest.uuid);
+  }
   failpoint("migrate-cancel.noted");
   return { outcome: "withdrawn", carriers: withBothSlots(lockspace, carriers, keys), grants };
 }

@@ -7,13 +7,13 @@ import {
   incomingHeirs,
   isRecordOf,
   recordFromNotes,
-  unrecordedKeys,
+  unrecordedLocks,
   type Whereabouts,
   whereabouts,
 } from "./attach_plan.ts";
 import type { GuestRecord, RecordedResource } from "./guest_record.ts";
 import { type GuestStore, RECORD_SIDES, type RecordEntry } from "./guest_store.ts";
-import { HeldLocks, isAsRecorded, provenBy } from "./held_locks.ts";
+import { HeldLocks, isAsRecorded, keysIn, provenBy } from "./held_locks.ts";
 import { claimsOf, lostResources } from "./lost_locks.ts";
 import { type GuestUnderRepair, mendGuest, type MendingContext } from "./mend_guest.ts";
 import type { Obstacle } from "./obstacle.ts";
@@ -125,7 +125,7 @@ function findGuests(
     }
     return [{ ...mending, uuid, name, kind: "recorded", record }];
   });
-  const noted = driver.notedGuests(unrecordedKeys(seen.holdings, records))
+  const noted = driver.notedGuests([...new Set(unrecordedLocks(seen.holdings, records).flatMap(keysIn))])
     .filter((each) => !records.some((record) => isRecordOf(record, each)))
     .filter((each) => ["same", "forked"].includes(find(each.process, each, mending).kind))
     .map((each): Finding => ({

@@ -140,18 +140,19 @@ export function isHolderOf(guestPid: number, holding: Holding): boolean {
 }
 
 /**
- * Keys that the kernel shows as held and that no record speaks of; and those that no record of that process does, where it
- * may be one side of a migration within this host: the record of the other side speaks of the same keys.
+ * Locks that the kernel shows and that no record speaks of; and those that no record of that process does, where it may be
+ * one side of a migration within this host: the record of the other side speaks of the same keys.
  */
-export function unrecordedKeys(holdings: readonly Holding[], records: readonly GuestRecord[]): string[] {
+export function unrecordedLocks(holdings: readonly Holding[], records: readonly GuestRecord[]): Holding[] {
   const known = new Set(records.flatMap(({ carriers }) => carriers.flatMap(keysIn)));
   const pids = new Set(records.flatMap(({ carriers }) => carriers.map(({ pid }) => pid)));
-  const unrecorded = holdings.flatMap(({ process, proof, locks }) =>
-    locks.filter(({ key, slots }) =>
-      !known.has(key) || (!pids.has(process.pid) && (proof === "open" || !("a" in slots && "b" in slots)))
-    )
-  );
-  return [...new Set(unrecorded.map(({ key }) => key))];
+  return holdings.flatMap((holding) => {
+    const isStrange = !pids.has(holding.process.pid);
+    const locks = holding.locks.filter(({ key, slots }) =>
+      !known.has(key) || (isStrange && (holding.proof === "open" || !("a" in slots && "b" in slots)))
+    );
+    return locks.length === 0 ? [] : [{ ...holding, locks }];
+  });
 }
 
 /** Whether a record is that of a guest that notes tell of: of the same side of a migration, or of the same process. */

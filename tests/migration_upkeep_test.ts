@@ -1,0 +1,108 @@
+import assert from "node:assert/strict";
+import { gc, notes } from "./support/garbage.ts";
+import { lockFiles } from "./support/kernel.ts";
+import { statusIn, TwoHosts } from "./support/two_hosts.ts";
+import type { World } from "./support/world.ts";
+
+/*
+ * What is beside the keys of guests on their way: gc leaves alone what a migration still needs, and nothing outlives it.
+ */
+
+/** The files beside the keys of a world's lockspace that one side or the other of a migration has left. */
+function beside({ lockspace }: World, end: ".migration.json" | ".incoming.json"): string[] {
+  return Array.from(Deno.readDirSync(lockspace)).filter(({ isDirectory }) => isDirectory)
+    .flatMap(({ name }) =>
+      Array.from(Deno.readDirSync(`${lockspace}/${name}`), (file) => `${name}/${file.name}`)
+    )
+    .filter((file) => file.endsWith(end)).sort();
+}
+
+for (const hosts of ["two", "one-directory"] as const) {
+  Deno.test(`gc, ${hosts}: offers and notes stay as long as a side of the migration lives`, async () => {
+    await using scene = await TwoHosts.create(hosts);
+    const { source, destination } = scene;
+    const leaving = await scene.startSleeping();
+    await scene.prepare();
+    const offers = beside(source, ".migration.json");
+    assert.equal(offers.length, 4, "beside each key of the source: the guest's own, and three of its disk");
+    assert.deepEqual((await gc(source)).removed, []);
+    assert.deepEqual(beside(source, ".migration.json"), offers);
+
+    const coming = await scene.comeInSleeping();
+    const incoming = beside(source, ".incoming.json");
+    assert.equal(incoming.length, 4);
+    for (const world of [source, destination]) assert.deepEqual((await gc(world)).removed, []);
+    assert.deepEqual([beside(source, ".migration.json"), beside(source, ".incoming.json")], [
+      offers,
+      incoming,
+    ]);
+
+    await leaving.kill();
+    for (const world of [source, destination]) {
+      const { removed } = await gc(world);
+      for (const file of removed) assert.doesNotMatch(file, /\.incoming\.json$/, "the destination lives");
+    }
+    assert.equal((await scene.end("complete", "out")).code, 0);
+    assert.equal((await scene.end("complete", "in")).code, 0);
+    assert.deepEqual([beside(source, ".migration.json"), beside(source, ".incoming.json")], [[], []]);
+    await coming.kill();
+  });
+}
+
+Deno.test("gc removes the offers and notes of a migration of which nobody is left", async () => {
+  await using scene = await TwoHosts.create();
+  const { source } = scene;
+  const leaving = await scene.startSleeping();
+  await scene.prepare();
+  const coming = await scene.comeInSleeping();
+  await leaving.kill();
+  await coming.kill();
+  assert.deepEqual(await statusIn(source), []);
+  const { removed } = await gc(source);
+  assert.equal(removed.filter((file) => file.endsWith(".migration.json")).length, 4);
+  assert.equal(removed.filter((file) => file.endsWith(".incoming.json")).length, 4);
+  assert.deepEqual([lockFiles(source.lockspace), notes(source)], [[], []]);
+  const refused = await scene.destination.run(["migrate", "in", "--ticket", scene.ticket, "--", "true"]);
+  assert.equal(refused.code, 65);
+  assert.match(refused.stderr, /is stale: its migration was cancelled or completed/);
+});
+
+Deno.test("a source that goes on tells of nobody who came in by its ticket and has died", async () => {
+  await using scene = await TwoHosts.create();
+  const { source } = scene;
+  await scene.startSleeping();
+  await scene.prepare();
+  await (await scene.comeInSleeping()).kill();
+  assert.equal(beside(source, ".incoming.json").length, 4);
+  assert.equal((await scene.end("cancel", "out")).code, 0);
+  const shown = JSON.parse((await source.run(["inspect", "--json", scene.disk])).stdout);
+  assert.equal(shown.holders.length, 1, "one holder: the guest that stays");
+  // The destination's own key on its host alone is for its next holder to tidy.
+  assert.equal(beside(source, ".incoming.json").length, 1);
+});
+
+Deno.test("a source that is prepared anew tells of nobody who came in by its earlier ticket", async () => {
+  await using scene = await TwoHosts.create();
+  const { source } = scene;
+  await scene.startSleeping();
+  await scene.prepare();
+  await (await scene.comeInSleeping()).kill();
+  await scene.prepare();
+  assert.equal(beside(source, ".incoming.json").length, 1);
+  assert.equal(beside(source, ".migration.json").length, 4);
+});
+
+Deno.test("doctor and status know guests on their way; neither side is without a record", async () => {
+  await using scene = await TwoHosts.create("one-directory");
+  const { source } = scene;
+  await scene.startSleeping();
+  await scene.prepare();
+  await scene.comeInSleeping();
+  const states = (await statusIn(source)).map(({ state }) => state);
+  assert.deepEqual(states, ["migrating-out", "incoming"]);
+  const named = JSON.parse((await source.run(["status", "--json", "vm1"])).stdout).guests;
+  assert.deepEqual(named.map(({ state }: { state: string }) => state), states, "both are this guest");
+  const { checks } = JSON.parse((await source.run(["doctor", "--json"])).stdout);
+  const guests = checks.find(({ check }: { check: string }) => check === "guests");
+  assert.deepEqual([guests.verdict, guests.text], ["ok", "2 guests, none has lost a lock"]);
+});
