@@ -178,6 +178,11 @@ function nextStepIn(arrived: boolean, view: QemuView, other: OtherSlot): NextSte
     : { action: "wait", why: "the guest has come; the source still has its slots: complete it there" };
 }
 
+/** What whoever attaches a guest is told of its migration. */
+export function migrationNotice(migration: Migration): string {
+  return `${migrationText(migration)}; see: lockvisor migrate status`;
+}
+
 /** A migration in words, after the guest's name. */
 export function migrationText(migration: Migration): string {
   return migration.role === "out"
