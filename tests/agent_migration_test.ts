@@ -24,10 +24,8 @@ async function lookedAgain(agent: Agent, times = 4): Promise<void> {
 
 /** What must not be told of a guest that is well. */
 function faults(told: Told): string[] {
-  return told.all.filter(({ type }) =>
-    ["lock-lost", "action-taken", "problem", "guest-mended"].includes(type)
-  )
-    .map(({ message }) => message);
+  const wrong = ["lock-lost", "action-taken", "problem", "guest-mended"];
+  return told.all.filter((event) => wrong.includes(typeOf(event))).map(({ message }) => message);
 }
 
 function migrationOf(world: World): unknown {
