@@ -4,11 +4,16 @@ import { LockvisorError } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
 import { isHostIdentity } from "../identity/key.ts";
 import { type Grantee, noteOf } from "../lockspace/grant.ts";
-import { formatNote, type HolderNote, readNoteOf, writeNotes } from "../lockspace/holder_note.ts";
+import { formatNote, type HolderNote, readNoteOf, removeNote, writeNotes } from "../lockspace/holder_note.ts";
 import { holdersOfKey } from "../lockspace/key_holders.ts";
 import { keyState } from "../lockspace/key_state.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
-import { type MigrationOffer, removeOffer, writeOffer } from "../lockspace/migration_offer.ts";
+import {
+  type MigrationOffer,
+  offerIfReadable,
+  removeOffer,
+  writeOffer,
+} from "../lockspace/migration_offer.ts";
 import { hashOfTicket, newSecret } from "../lockspace/migration_ticket.ts";
 import { observeSlot } from "../lockspace/slot_evidence.ts";
 import { slotPath } from "../lockspace/slot.ts";
@@ -186,7 +191,11 @@ export function withdrawSlots(
   const grants = countAgain(lockspace, { ...grantee, guest }, judged);
   failpoint("migrate-cancel.counted");
   writeNotes(lockspace, keys, noteOf({ ...grantee, guest }, grants));
-  for (const key of keys) removeOffer(lockspace, key, guest.uuid);
+  for (const key of keys) {
+    const taken = offerIfReadable(lockspace, key, guest.uuid)?.taken;
+    if (taken !== undefined) removeNote(lockspace, key, taken.host.id, guest.uuid, "incoming");
+    removeOffer(lockspace, key, guest.uuid);
+  }
   failpoint("migrate-cancel.noted");
   return { outcome: "withdrawn", carriers: withBothSlots(lockspace, carriers, keys), grants };
 }
