@@ -22,6 +22,7 @@ export type LockspaceStep =
   | { step: "write-offer"; key: string }
   /** Looks again whether all offers are of this ticket and not taken, now that nobody else can change them. */
   | { step: "check-offers" }
+  /** One act with the look whether it is there: a source that is dead may be cleared away meanwhile, and its offers. */
   | { step: "mark-offer-taken"; key: string }
   /** Removes the offer if it is of this ticket: the guest may be on its way to a third host already. */
   | { step: "remove-offer"; key: string }
