@@ -1,5 +1,5 @@
 import type { LockMode } from "../../lib/access.ts";
-import type { Instruction, Program } from "./migration_programs.ts";
+import type { Driver, Instruction, Program } from "./migration_programs.ts";
 import {
   ALL_SLOTS,
   Destination,
@@ -25,6 +25,14 @@ export interface Modes {
   contender: readonly [LockMode, LockMode];
 }
 
+/** What the commands meet. */
+export interface Circumstances {
+  modes: Modes;
+  driver: Driver;
+  /** What QEMU calls a guest that was paused when a migration failed in its final phase: `postmigrate` before 8.2. */
+  failedWhilePaused: "paused" | "postmigrate";
+}
+
 /** A side of the migration; `runner` is `migrate run` on the source's host, once it lets the destination run. */
 export type Side = "source" | "destination" | "runner";
 
@@ -34,6 +42,8 @@ export interface Compiled {
   places: readonly Place[];
   /** The first places of the commands. */
   starts: readonly number[];
+  /** The places that were carried out at least once. */
+  performed: Set<number>;
 }
 
 interface Place {
@@ -63,7 +73,7 @@ export function compile(side: Side, programs: readonly Program[]): Compiled {
     }
     places.at(-1)!.next = 0;
   }
-  return { side, places, starts };
+  return { side, places, starts, performed: new Set() };
 }
 
 /** The place that a number means. */
@@ -75,10 +85,13 @@ export function placeAt({ places }: Compiled, at: number): Place {
 export type Progress = { text: string; goesOn: number | "waits" };
 
 /** Does the instruction at a place to a state. */
-export function perform(compiled: Compiled, at: number, state: State, modes: Modes): Progress {
+export function perform(compiled: Compiled, at: number, state: State, scene: Circumstances): Progress {
   const { command, instruction, next, labels } = placeAt(compiled, at);
-  const { side } = compiled;
-  const done = (text: string): Progress => ({ text: `${side}: ${command}: ${text}`, goesOn: next });
+  const { side, performed } = compiled;
+  const done = (text: string): Progress => {
+    performed.add(at);
+    return { text: `${side}: ${command}: ${text}`, goesOn: next };
+  };
   const refused = (text: string): Progress => {
     if (side === "destination" && state.destination === Destination.starting) endDestination(state);
     return { text: `${side}: ${command}: ${text}, and gives up`, goesOn: 0 };
@@ -95,7 +108,7 @@ export function perform(compiled: Compiled, at: number, state: State, modes: Mod
     case "take": {
       const text = `takes slot ${instruction.slot} of key ${instruction.key}`;
       if (!isAlive(state, side)) return refused(`cannot take a slot for a dead process`);
-      if (takeSlot(state, side, instruction, modes)) return done(text);
+      if (takeSlot(state, side, instruction, scene.modes)) return done(text);
       setHeld(state, side, instruction.slot, 0); // none is had before the command but by a repeated one
       return refused(`is refused slot ${instruction.slot} of key ${instruction.key}, gives back the others`);
     }
@@ -121,7 +134,7 @@ export function perform(compiled: Compiled, at: number, state: State, modes: Mod
       state.offers[indexOf(instruction.key)] = Offer.none;
       return done(`removes the offer of key ${instruction.key}`);
     case "write-record":
-      writeRecord(state, side, instruction.state);
+      writeRecord(state, side, instruction.state, scene);
       return done(`writes the record: ${instruction.state}`);
     case "remove-record":
       if (side === "source") state.sourceRecord = SourceRecord.none;
@@ -134,13 +147,13 @@ export function perform(compiled: Compiled, at: number, state: State, modes: Mod
       if (state.source === Source.running) state.source = Source.paused;
       return done("sends stop to the source");
     case "cancel-stream":
-      cancelStream(state);
+      cancelStream(state, scene);
       return done("sends migrate_cancel to the source");
     case "continue":
       if (state.source === Source.dead || state.source === Source.final) {
         return refused("cannot continue QEMU");
       }
-      if (state.source !== Source.running) runSource(state);
+      if (state.pausedByUser === 0 && state.source !== Source.running) runSource(state);
       return done("sends cont to the source");
     case "quit-source":
       endSource(state);
@@ -165,25 +178,31 @@ export function perform(compiled: Compiled, at: number, state: State, modes: Mod
 }
 
 /** `migrate_cancel`. In the final phase QEMU resumes a guest that had run, even if the destination has got everything. */
-function cancelStream(state: State): void {
+function cancelStream(state: State, scene: Circumstances): void {
   if (!isSending(state)) return;
-  const final = state.stream === Stream.final;
+  const final = state.source === Source.final;
   state.stream = Stream.ended;
   if (state.link !== Link.none && state.destination === Destination.inmigrate && state.sent === 0) {
     state.link = Link.broken;
   }
   if (!final) return;
   if (state.resumes === 1) runSource(state);
-  else state.source = Source.postmigrate; // QEMU before 8.2; later ones leave it paused, which allows more
+  else state.source = Source[scene.failedWhilePaused];
 }
 
-function writeRecord(state: State, side: Side, written: "migrating-out" | "incoming" | "running"): void {
+function writeRecord(
+  state: State,
+  side: Side,
+  written: "migrating-out" | "incoming" | "running",
+  { driver }: Circumstances,
+): void {
   if (side === "destination") {
     state.destinationRecord = written === "incoming" ? DestinationRecord.incoming : DestinationRecord.running;
     return;
   }
   state.sourceRecord = written === "running" ? SourceRecord.running : SourceRecord.out;
   if (written !== "migrating-out") return;
+  state.incomingGuest = driver === "migrate run" ? IncomingGuest.held : IncomingGuest.unwatched;
   // Another prepare gives another ticket: what was written or is being used for the last one is out of date.
   state.offers = state.offers.map((offer) => offer === Offer.current ? Offer.old : offer) as [number, number];
   if (state.destination === Destination.starting) state.ticket = Ticket.old;

@@ -51,9 +51,12 @@ export interface Programs {
 /** Who starts the destination's QEMU and lets it run: a user's script, or `migrate run`, held with -S. */
 export type Driver = "user" | "migrate run";
 
-/** Whether a source in `postmigrate` may have a destination that has run. */
-function mayHaveRun({ source, incomingGuest }: State): boolean {
-  return source === Source.postmigrate && incomingGuest !== IncomingGuest.held;
+/**
+ * Whether a source in `postmigrate` may have a destination that has run. QEMU before 8.2 calls a guest so too which was
+ * paused when its migration failed or was cancelled: only `completed` tells that the destination could run.
+ */
+function mayHaveRun({ source, stream, incomingGuest }: State): boolean {
+  return source === Source.postmigrate && stream === Stream.completed && incomingGuest !== IncomingGuest.held;
 }
 
 /** The commands as the design has them, with the holes closed that the search has found in it. */
@@ -102,6 +105,10 @@ function prepareProgram(keys: readonly MovingKey[]): Instruction[] {
   ];
 }
 
+/**
+ * `complete` at the source ends a guest that has moved. Where QEMU does not say `completed` it has not; where the
+ * destination is known not to have run, it must live: slot b, which is not ours, is held.
+ */
 function completeOutProgram(keys: readonly MovingKey[]): Instruction[] {
   return [
     {
@@ -110,7 +117,8 @@ function completeOutProgram(keys: readonly MovingKey[]): Instruction[] {
       judge(state) {
         if (state.sourceRecord !== SourceRecord.out) return "refuse";
         if (state.source === Source.dead) return { jump: "ended" };
-        return state.source === Source.postmigrate ? "go on" : "refuse";
+        if (state.source !== Source.postmigrate || state.stream !== Stream.completed) return "refuse";
+        return state.incomingGuest === IncomingGuest.held && state.destinationB === 0 ? "refuse" : "go on";
       },
     },
     { step: "quit-source" },
@@ -120,27 +128,47 @@ function completeOutProgram(keys: readonly MovingKey[]): Instruction[] {
 }
 
 /**
- * `cancel` at the source. In the final phase of a migration that the user drives nothing is done: with slot b in hand
- * the destination is known to be dead, but not whether it has run, and QEMU, told to cancel, would resume the guest.
- * Left alone it comes to `postmigrate` if everything was sent, and else runs on as it should.
+ * `cancel` at the source. `migrate_cancel` is sent only to a guest that was seen stopped by us, or with slot b in hand: a
+ * guest that runs may have come into its final phase since, and QEMU would resume it beside its destination.
+ *
+ * In the final phase of a migration that the user drives not even slot b helps: the destination is known to be dead then,
+ * but not whether it has run. Left alone, QEMU comes to `postmigrate` if everything was sent, and else runs on. Before
+ * the switchover (`pre-switchover`) nothing of importance has been sent, but QEMU waits for ever.
+ *
  * Once slot b is held, everything is looked at again: what could change it is dead from then on.
  */
 function cancelOutProgram(keys: readonly MovingKey[]): Instruction[] {
   const [taking, after] = atLastTake(cancelOutSteps(keys));
   return [
-    { step: "look", text: "looks at the source", judge: beforeCancel },
+    {
+      step: "look",
+      text: "looks at the source",
+      judge: (state) =>
+        state.sourceRecord !== SourceRecord.out || state.source === Source.dead
+          ? "refuse"
+          : howToCancel(state),
+    },
+    { step: "label", name: "stop" },
     { step: "stop-source" },
-    { step: "look", text: "looks at the source again", judge: beforeCancelOnceStopped },
+    { step: "look", text: "looks at the source again", judge: howToCancel },
     { step: "label", name: "cancel stream" },
     { step: "cancel-stream" },
     { step: "label", name: "settled" },
     {
       step: "look",
       text: "waits until QEMU sends no more",
-      judge: (state) => isSending(state) ? "wait" : mayHaveRun(state) ? "refuse" : { jump: "take back" },
+      judge(state) {
+        if (state.stream === Stream.preSwitchover) return { jump: "final phase" };
+        return isSending(state) ? "wait" : mayHaveRun(state) ? "refuse" : { jump: "take back" };
+      },
     },
     { step: "label", name: "final phase" },
     ...takeB(keys),
+    {
+      step: "look",
+      text: "looks, with slot b in hand, whether the destination has not run",
+      judge: (state) => state.source === Source.final && hasNotRun(state) ? "go on" : { jump: "settled" },
+    },
     { step: "cancel-stream" },
     { step: "label", name: "take back" },
     ...taking,
@@ -153,22 +181,22 @@ function cancelOutProgram(keys: readonly MovingKey[]): Instruction[] {
   ];
 }
 
-function beforeCancel(state: State): Verdict {
-  if (state.sourceRecord !== SourceRecord.out || state.source === Source.dead) return "refuse";
+function howToCancel(state: State): Verdict {
   if (mayHaveRun(state)) return "refuse";
-  if (state.source === Source.final) return inFinalPhase(state);
-  // A guest that runs is never told migrate_cancel: a migration may have begun since, and be in its final phase.
   if (!isSending(state)) return { jump: "settled" };
-  return state.source === Source.running ? "go on" : { jump: "cancel stream" };
+  switch (state.source) {
+    case Source.running:
+      return { jump: "stop" };
+    case Source.final:
+      return { jump: hasNotRun(state) ? "final phase" : "settled" };
+    default:
+      return { jump: "cancel stream" };
+  }
 }
 
-function beforeCancelOnceStopped(state: State): Verdict {
-  if (state.source === Source.final) return inFinalPhase(state);
-  return mayHaveRun(state) ? "refuse" : "go on";
-}
-
-function inFinalPhase({ incomingGuest }: State): Verdict {
-  return incomingGuest === IncomingGuest.held ? { jump: "final phase" } : { jump: "settled" };
+/** Whether the destination of a source in its final phase is sure not to have run, provided it is dead. */
+function hasNotRun({ incomingGuest, stream }: State): boolean {
+  return incomingGuest === IncomingGuest.held || stream === Stream.preSwitchover;
 }
 
 function inProgram(keys: readonly MovingKey[]): Instruction[] {

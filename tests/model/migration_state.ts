@@ -18,6 +18,8 @@ export interface State {
   sent: number;
   /** Whether the guest ran when its QEMU stopped it for the final phase: QEMU itself resumes it on failure then. */
   resumes: number;
+  /** Whether the guest's user wants it paused; else it must not be left so. */
+  pausedByUser: number;
   /** Whether the destination has run: the source's memory does not go with the disk any more. */
   sourceStale: number;
   /** What ties the destination's process to the source. */
@@ -41,8 +43,8 @@ export interface State {
 
 /** `final`: stopped by QEMU for the switchover (finish-migrate). */
 export const Source = { dead: 0, running: 1, paused: 2, final: 3, postmigrate: 4 } as const;
-/** `ended`: cancelled or failed. */
-export const Stream = { none: 0, active: 1, final: 2, completed: 3, ended: 4 } as const;
+/** `ended`: cancelled or failed. `preSwitchover`: the guest is stopped, and QEMU waits to be told to send the rest. */
+export const Stream = { none: 0, active: 1, final: 2, completed: 3, ended: 4, preSwitchover: 5 } as const;
 /** `stale`: what it gets or got is older than the disk. `broken`: it will get no more. */
 export const Link = { none: 0, good: 1, stale: 2, broken: 3 } as const;
 /** `starting`: a lockvisor process that has not yet become QEMU. */
@@ -69,9 +71,10 @@ export function encode(state: State): number {
   code = code * 4 + state.destinationB;
   code = code * 5 + state.contender;
   code = code * 5 + state.source;
-  code = code * 5 + state.stream;
+  code = code * 6 + state.stream;
   code = code * 2 + state.sent;
   code = code * 2 + state.resumes;
+  code = code * 2 + state.pausedByUser;
   code = code * 2 + state.sourceStale;
   code = code * 4 + state.link;
   code = code * 5 + state.destination;
@@ -109,9 +112,10 @@ export function decode(code: number): State {
   const destination = digit(5);
   const link = digit(4);
   const sourceStale = digit(2);
+  const pausedByUser = digit(2);
   const resumes = digit(2);
   const sent = digit(2);
-  const stream = digit(5);
+  const stream = digit(6);
   const source = digit(5);
   const contender = digit(5);
   const destinationB = digit(4);
@@ -127,6 +131,7 @@ export function decode(code: number): State {
     stream,
     sent,
     resumes,
+    pausedByUser,
     sourceStale,
     link,
     destination,
@@ -154,6 +159,7 @@ export function guestAlone(source: typeof Source.running | typeof Source.paused)
     stream: Stream.none,
     sent: 0,
     resumes: 0,
+    pausedByUser: source === Source.paused ? 1 : 0,
     sourceStale: 0,
     link: Link.none,
     destination: Destination.dead,
@@ -178,14 +184,14 @@ export function canArrive({ destination, link }: State): boolean {
 export function settle(state: State): State {
   if (state.source === Source.dead) {
     state.stream = Stream.none;
-    state.sourceStale = 0;
+    state.sourceStale = state.pausedByUser = 0;
   }
   if (state.destination <= Destination.starting) state.link = Link.none;
   if (state.destination === Destination.dead || state.destination >= Destination.running) {
     state.startsHeld = 0;
   }
   if (state.stream !== Stream.final && !canArrive(state)) state.sent = 0;
-  if (state.stream !== Stream.final && state.sent === 0) state.resumes = 0;
+  if (state.source !== Source.final && state.sent === 0) state.resumes = 0;
   if (state.sourceRecord !== SourceRecord.out) state.incomingGuest = IncomingGuest.unwatched;
   if (state.destination !== Destination.starting) state.ticket = Ticket.current;
   return state;
@@ -208,7 +214,7 @@ export function endDestination(state: State): void {
 
 /** Whether the source's QEMU has a migration that goes on. */
 export function isSending({ stream }: State): boolean {
-  return stream === Stream.active || stream === Stream.final;
+  return stream === Stream.active || stream === Stream.preSwitchover || stream === Stream.final;
 }
 
 /** The source runs from now on: what a destination has from it, or is about to read, is out of date. */

@@ -15,8 +15,18 @@ export interface Model {
   next(state: number): readonly Transition[];
   /** What is wrong in a state, or undefined. */
   wrong(state: number): string | undefined;
-  /** Whether nothing is left to do in a state; from every state one of these must be within reach by helpful steps. */
+  /** Whether nothing is left to do in a state. */
   atRest(state: number): boolean;
+  /** What must be within reach by helpful steps. */
+  hopes: readonly Hope[];
+}
+
+/** From every state `from` which it must be, one that is `good` can be reached. */
+export interface Hope {
+  from(state: number): boolean;
+  good(state: number): boolean;
+  /** What is wrong with a state from which none can be reached. */
+  otherwise: string;
 }
 
 /** What came out. Every reachable state was looked at unless something was found wrong before. */
@@ -76,11 +86,12 @@ export function search(model: Model): SearchOutcome {
     }
   }
 
-  const restful = restWithinReach(states.map(model.atRest), helpfulFrom, helpfulTo);
-  const stuck = restful.indexOf(0);
-  if (stuck >= 0) {
-    const what = "no state of rest can be reached any more, however often the commands are repeated";
-    return { outcome: "violated", what, trace: traceTo(stuck), states: states.length };
+  for (const { from, good, otherwise } of model.hopes) {
+    const hopeful = withinReach(states.map(good), helpfulFrom, helpfulTo);
+    const lost = states.findIndex((state, index) => hopeful[index] === 0 && from(state));
+    if (lost >= 0) {
+      return { outcome: "violated", what: otherwise, trace: traceTo(lost), states: states.length };
+    }
   }
   return {
     outcome: "holds",
@@ -91,20 +102,20 @@ export function search(model: Model): SearchOutcome {
   };
 }
 
-/** From which states one at rest can be reached: 1, else 0. Goes backwards from those at rest. */
-function restWithinReach(
-  atRest: readonly boolean[],
+/** From which states a good one can be reached: 1, else 0. Goes backwards from the good ones. */
+function withinReach(
+  good: readonly boolean[],
   from: readonly number[],
   to: readonly number[],
 ): Uint8Array<ArrayBuffer> {
-  const begin = new Uint32Array(atRest.length + 1);
+  const begin = new Uint32Array(good.length + 1);
   for (const target of to) begin[target + 1]!++;
-  for (let index = 0; index < atRest.length; index++) begin[index + 1]! += begin[index]!;
+  for (let index = 0; index < good.length; index++) begin[index + 1]! += begin[index]!;
   const filled = begin.slice();
   const sources = new Uint32Array(from.length);
   for (let edge = 0; edge < to.length; edge++) sources[filled[to[edge]!]!++] = from[edge]!;
 
-  const reached = Uint8Array.from(atRest, (rest) => rest ? 1 : 0);
+  const reached = Uint8Array.from(good, (each) => each ? 1 : 0);
   const waiting = [...reached.keys()].filter((index) => reached[index] === 1);
   for (let index = waiting.pop(); index !== undefined; index = waiting.pop()) {
     for (let edge = begin[index]!; edge < begin[index + 1]!; edge++) {
