@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import type { LockMode } from "../lib/access.ts";
 import { migrationModel } from "./model/migration_model.ts";
-import { FAULTS, HOLES } from "./model/migration_mutants.ts";
+import { FAULTS } from "./model/migration_faults.ts";
+import { HOLES } from "./model/migration_holes.ts";
 import type { Programs } from "./model/migration_programs.ts";
 import type { Scene } from "./model/migration_scene.ts";
 import { decode, describe, encode, guestAlone, Source } from "./model/migration_state.ts";
@@ -67,7 +68,7 @@ Deno.test("a migration keeps all promises in every state that it can reach, what
     console.log(
       `${nameOf(scene)}: ${states} states, ${transitions} ways between them, up to ${depth} steps deep`,
     );
-    assert.ok(states > 20_000, `only ${states} states: much of the model is out of reach`);
+    assert.ok(states > 20_000, `${nameOf(scene)}: only ${states} states: much of the model is out of reach`);
     assert.ok(atRest >= 4, "source, destination or nobody, with and without a contender");
     for (const each of model.instructions()) done.set(each.text, each.done || done.get(each.text) === true);
   }
@@ -108,6 +109,14 @@ Deno.test("a source that may fail after its destination has run is safe with mig
   for (const scene of late.filter(({ driver }) => driver === "migrate run")) {
     assertHolds(scene, migrationModel(scene));
   }
+});
+
+Deno.test("a guest must have one exclusive key, such as the lease on itself: a shared slot b proves nobody's death", () => {
+  const shared = PLAIN.map((scene): Scene => ({
+    ...scene,
+    modes: { guest: [SH, SH], contender: [EX, EX] },
+  }));
+  findIn(shared, /^(two writers: the source and the destination|a destination has come in by a ticket)/);
 });
 
 Deno.test("a state is the same after it was a number", () => {

@@ -11,6 +11,7 @@ import {
   SourceRecord,
   type State,
   Stream,
+  Ticket,
 } from "./migration_state.ts";
 import type { Hope } from "./state_search.ts";
 
@@ -52,6 +53,9 @@ export function wrongIn(state: State): string | undefined {
   }
   if (destination === Destination.running && link === Link.stale) {
     return "the destination runs with memory that is older than the disk";
+  }
+  if (source !== Source.dead && destination === Destination.inmigrate && state.ticket === Ticket.old) {
+    return "a destination has come in by a ticket that was replaced";
   }
   return undefined;
 }

@@ -37,7 +37,7 @@ export interface State {
   sourceAt: number;
   destinationAt: number;
   runnerAt: number;
-  /** Which ticket the destination's `in` was given. */
+  /** Which ticket the destination's `in` was given, until it has arrived. */
   ticket: number;
 }
 
@@ -193,7 +193,9 @@ export function settle(state: State): State {
   if (state.stream !== Stream.final && !canArrive(state)) state.sent = 0;
   if (state.source !== Source.final && state.sent === 0) state.resumes = 0;
   if (state.sourceRecord !== SourceRecord.out) state.incomingGuest = IncomingGuest.unwatched;
-  if (state.destination !== Destination.starting) state.ticket = Ticket.current;
+  if (state.destination === Destination.dead || state.destination >= Destination.running) {
+    state.ticket = Ticket.current;
+  }
   return state;
 }
 
