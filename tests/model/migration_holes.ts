@@ -12,7 +12,7 @@ import {
   without,
 } from "./migration_mutant.ts";
 import type { Instruction, Verdict } from "./migration_programs.ts";
-import { IncomingGuest, Offer, Source, type State, Stream } from "./migration_state.ts";
+import { IncomingGuest, Offer, Source, SourceRecord, type State, Stream } from "./migration_state.ts";
 
 /** What the design said at first: faults that the search has found in it. */
 export const HOLES: readonly Mutant[] = [
@@ -86,6 +86,22 @@ export const HOLES: readonly Mutant[] = [
     fault: "a repeated prepare writes offers without slot b in hand",
     change: edit("prepare", without("take")),
     found: REPLACED,
+  },
+  {
+    fault: "a repeated prepare looks neither at QEMU nor at whether its offers were answered",
+    change: edit("prepare", (all) =>
+      all.map((each): Instruction =>
+        each.step !== "look" ? each : {
+          ...each,
+          judge: ({ source, sourceRecord }) =>
+            source === Source.dead
+              ? "refuse"
+              : sourceRecord === SourceRecord.running
+              ? { jump: "offer" }
+              : "go on",
+        }
+      )),
+    found: STALE_SOURCE,
   },
   {
     fault: "in marks offers that were removed",
