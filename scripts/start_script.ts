@@ -111,8 +111,9 @@ function lazilyImported(text: string): string[] {
   return Array.from(text.matchAll(/\bimport\("\.\/([^"/]+)"\)/g), ([, name]) => name!);
 }
 
-/** The names that a file of the bundler exports: it has one export statement, at its end. */
+/** The names that a file of the bundler exports: it has one export statement, at its end, or none: some are empty. */
 export function exportedNames(text: string, file: string): string[] {
+  if (!/\bexport\b/.test(text)) return [];
   const list = /\bexport\{([^{}]*)\};\s*$/.exec(text)?.[1];
   if (list === undefined) throw new Failure(`${basename(file)} of the bundle does not end with its exports`);
   return list.split(",").filter((each) => each !== "").map((each) => each.split(" as ").at(-1)!.trim());

@@ -5,12 +5,13 @@ import { temporaryFolder } from "./cleanup.ts";
 import { Failure } from "./failure.ts";
 import { exportedNames, importedBy, joinStart, recordedBundle, recordingBundle } from "./start_script.ts";
 
-/** A program as the bundler leaves it: a main file, two files that it imports, and one that it imports when it runs. */
+/** A program as the bundler leaves it: a main file, three files that it imports, and one that it imports when it runs. */
 const FILES: Record<string, string> = {
-  "main.js": `import{a as r}from"./upper.js";import"./lower.js";Deno.exit(await r());`,
+  "main.js": `import{a as r}from"./upper.js";import"./lower.js";import"./empty.js";Deno.exit(await r());`,
   "upper.js":
     `import{a as e}from"./lower.js";async function r(){let{b:o}=await import("./lazy.js");return o(new e)}export{r as a};`,
   "lower.js": `var e=class{status=7},unused=1;export{e as a,unused as b};`,
+  "empty.js": "",
   "lazy.js": `import{a as e}from"./lower.js";function n(t){return t instanceof e?t.status:1}export{n as b};`,
 };
 
@@ -64,11 +65,12 @@ Deno.test("what a script cannot have is refused", async () => {
 });
 
 Deno.test("all that a file imports is found, each once", () => {
-  assert.deepEqual(importedBy("main.js", (file) => FILES[file]!), ["lower.js", "upper.js"]);
+  assert.deepEqual(importedBy("main.js", (file) => FILES[file]!), ["lower.js", "upper.js", "empty.js"]);
 });
 
 Deno.test("the exported names are read from the end of a file", () => {
   const text = `var a="export{no}";export{a as b,c,d as $e};\n`;
   assert.deepEqual(exportedNames(text, "chunk.js"), ["b", "c", "$e"]);
-  assert.throws(() => exportedNames("var a=1;", "chunk.js"), Failure);
+  assert.deepEqual(exportedNames("", "chunk.js"), []);
+  assert.throws(() => exportedNames("var a=1;export{a};var b=2;", "chunk.js"), Failure);
 });
