@@ -194,6 +194,7 @@ const MIGRATIONS: [method: string, gives: string, says: RegExp | "fine"][] = [
   ["withdraw", `({ outcome: "waiting" })`, /field "outcome" of it is not withdrawn, taken or lost/],
   ["withdraw", `({ outcome: "lost" })`, /field "key" of it is not a text/],
   ["withdraw", `({ outcome: "withdrawn", carriers: [], grants: [] })`, "fine"],
+  ["withdraw", `({ outcome: "declined" })`, "fine"],
   ["otherSide", `({ held: "yes", holders: [] })`, /field "held" of it is not true, false or null/],
   ["otherSide", `({ held: null })`, /field "holders" of it is not an array/],
   ["otherSide", `({ held: null, holders: [] })`, "fine"],

@@ -81,17 +81,6 @@ Deno.test("a source that goes on tells of nobody who came in by its ticket and h
   assert.equal(beside(source, ".incoming.json").length, 1);
 });
 
-Deno.test("a source that is prepared anew tells of nobody who came in by its earlier ticket", async () => {
-  await using scene = await TwoHosts.create();
-  const { source } = scene;
-  await scene.startSleeping();
-  await scene.prepare();
-  await (await scene.comeInSleeping()).kill();
-  await scene.prepare();
-  assert.equal(beside(source, ".incoming.json").length, 1);
-  assert.equal(beside(source, ".migration.json").length, 4);
-});
-
 Deno.test("doctor and status know guests on their way; neither side is without a record", async () => {
   await using scene = await TwoHosts.create("one-directory");
   const { source } = scene;

@@ -150,7 +150,6 @@ export function offerSlots(
     switch (step) {
       case "write-offer":
         for (const key of keys) {
-          forgetTaker(lockspace, key, uuid);
           writeOffer(lockspace, key, offer);
           failpoint("migrate-prepare.offered");
         }
@@ -275,14 +274,9 @@ function judge(lockspace: Lockspace, running: RunningGuest, { key, mode }: Wante
 
 /** The offer, and the note of whoever had come in by it and has ended. */
 function removeOfferWithNote(lockspace: Lockspace, key: string, uuid: string): void {
-  forgetTaker(lockspace, key, uuid);
-  removeOffer(lockspace, key, uuid);
-}
-
-/** Whoever had come in by an offer has ended without taking its note away: nobody is to be told of it any more. */
-function forgetTaker(lockspace: Lockspace, key: string, uuid: string): void {
   const taken = offerIfReadable(lockspace, key, uuid)?.taken;
   if (taken !== undefined) removeNote(lockspace, key, taken.host.id, uuid, "incoming");
+  removeOffer(lockspace, key, uuid);
 }
 
 /** A cancel that was cut off has counted it already. */

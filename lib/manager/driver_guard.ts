@@ -96,7 +96,9 @@ const CHECKS: Record<string, (outcome: JsonFields) => void> = {
   },
   makeTicket: (outcome) => void readTicketFields(outcome),
   takeOver: (outcome) => readHalves(outcome, { had: "taken", otherwise: "waiting" }),
-  withdraw: (outcome) => readHalves(outcome, { had: "withdrawn", otherwise: "taken" }),
+  withdraw: (outcome) => {
+    if (outcome.text("outcome") !== "declined") readHalves(outcome, { had: "withdrawn", otherwise: "taken" });
+  },
   otherSide: (outcome) => {
     outcome.get("held", (held) => held === null || typeof held === "boolean", "true, false or null");
     outcome.list("holders", readHolder);

@@ -26,7 +26,10 @@ export function testMigrationOrder(candidate: Candidate): void {
       const seen: string[] = [];
       const wanted: string[] = [];
       for (const phase of PHASES) {
-        if (phase === "attached") await comeIn(journey);
+        if (phase === "attached") {
+          await journey.manager.call("completeMigrateOut", { cancel: true });
+          await comeIn(journey);
+        }
         for (
           const [call, make] of Object.entries(CALLS) as [Call, (manager: RemoteManager) => Promise<void>][]
         ) {
@@ -54,6 +57,7 @@ export function testMigrationOrder(candidate: Candidate): void {
 
 async function managerIn(phase: Phase, journey: Journey): Promise<RemoteManager> {
   if (phase === "attached") return await attachToIncoming(journey);
+  await journey.manager.call("completeMigrateOut", { cancel: true });
   const manager = await arrival(journey, await newTicket(journey));
   if (phase === "acquired" || phase === "shut-down") await manager.call("acquireObject");
   if (phase === "shut-down") await manager.call("shutdown");

@@ -113,10 +113,14 @@ class MovingGuests {
     return taken.outcome === "refused" ? { outcome: "waiting", key, holders: taken.holders } : taken;
   }
 
-  async withdraw(running) {
+  async withdraw(running, confirm) {
     const key = await keyOf(running.guest);
     const taken = this.take(running, key, "b");
     if (taken.outcome === "refused") return { outcome: "taken", key, holders: taken.holders };
+    if (await confirm() === "decline") {
+      steer(running.process.pid, descriptorOf(running.process.pid, this.fileOf(key, "b")), LOCK_UN);
+      return { outcome: "declined" };
+    }
     this.removeOffer(key);
     return { ...taken, outcome: "withdrawn" };
   }
