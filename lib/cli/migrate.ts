@@ -160,9 +160,11 @@ async function end(
     return 0;
   }
   const { record } = found;
-  const { outcome, holders } = await endMigration(session, record, { action, waitMs });
+  const { outcome, state, holders } = await endMigration(session, record, { action, waitMs });
   if (options.isGiven("json")) {
-    context.out(JSON.stringify(migrationEndResult(found, outcome, holders)) + "\n");
+    context.out(
+      JSON.stringify(migrationEndResult({ ...found, record: { ...record, state } }, outcome, holders)) + "\n",
+    );
   }
   const isOut = record.migration.role === "out";
   const guest = `guest "${record.name}"`;

@@ -4,7 +4,14 @@ import { identity } from "../identity/key.ts";
 import { leaseIdentity } from "../identity/resource.ts";
 import { closeFile, eachEntry, openForReading } from "../libc/proc_files.ts";
 import { lifeOf } from "../process/process_identity.ts";
-import { type HolderNote, type NotedResource, readNoteOf, readNotes } from "./holder_note.ts";
+import {
+  type HolderNote,
+  type NotedResource,
+  type NoteSide,
+  readNoteOf,
+  readNotes,
+  sideOfNote,
+} from "./holder_note.ts";
 import type { Lockspace } from "./lockspace.ts";
 import { notesOfThisLife } from "./notes_of_life.ts";
 import { type PausedGuest, readPausedNote } from "./paused_note.ts";
@@ -12,38 +19,53 @@ import { type PausedGuest, readPausedNote } from "./paused_note.ts";
 /** Notes of one guest by the keys that they lie beside. */
 type NotesByKey = Map<string, HolderNote>;
 
+/** A guest of a host; one that migrates within the host is there once for each side. */
+interface NotedSide {
+  uuid: string;
+  side: NoteSide;
+  notes: NotesByKey;
+}
+
 /**
  * The guests of a host that left notes beside some keys. What a guest released has no notes any more, although the
  * notes of what it took together with that still name it.
  */
 export function notedGuests(lockspace: Lockspace, keys: readonly string[], hostId: string): NotedGuest[] {
-  const guests = new Map<string, NotesByKey>();
+  const guests = new Map<string, NotedSide>();
   for (const key of keys) {
     for (const file of readNotes(lockspace, key)) {
       if (file.kind === "damaged" || file.note.host.id !== hostId) continue;
-      const { uuid } = file.note.guest;
-      guests.set(uuid, (guests.get(uuid) ?? new Map()).set(key, file.note));
+      const { guest: { uuid } } = file.note;
+      const side = sideOfNote(file.note);
+      const found = guests.get(`${uuid} ${side}`) ?? { uuid, side, notes: new Map() };
+      found.notes.set(key, file.note);
+      guests.set(`${uuid} ${side}`, found);
     }
   }
   addFurtherNotes(lockspace, hostId, guests);
-  return [...guests].map(([uuid, notes]) => {
+  return [...guests.values()].map(({ uuid, notes }) => {
     const lease = identity(leaseIdentity("guest", uuid)).key;
     return guestOf(lockspace, notesOfThisLife(notes, lease, lifeOf), hostId);
   });
 }
 
 /** Notes of the same guests beside other keys: what they have lost the lock on is among them. One pass over all keys. */
-function addFurtherNotes(lockspace: Lockspace, hostId: string, guests: Map<string, NotesByKey>): void {
+function addFurtherNotes(
+  lockspace: Lockspace,
+  hostId: string,
+  guests: ReadonlyMap<string, NotedSide>,
+): void {
   if (guests.size === 0) return;
   for (const directory of namesIn(lockspace.path)) {
     const key = /^([0-9a-f]{64})\.d$/.exec(directory)?.[1];
     if (key === undefined) continue;
     for (const name of namesIn(`${lockspace.path}/${directory}`)) {
-      const uuid = name.startsWith(`${hostId}.`) && name.endsWith(".json") ? name.slice(-41, -5) : "";
-      const notes = guests.get(uuid);
-      if (notes === undefined || notes.has(key)) continue;
-      const note = readNoteOf(lockspace, key, { hostId, uuid });
-      if (note !== undefined) notes.set(key, note);
+      if (!name.startsWith(`${hostId}.`)) continue;
+      const [, uuid, incoming] = /\.([0-9a-f-]{36})(\.incoming)?\.json$/.exec(name) ?? [];
+      const found = guests.get(`${uuid} ${incoming === undefined ? "own" : "incoming"}`);
+      if (found === undefined || found.notes.has(key)) continue;
+      const note = readNoteOf(lockspace, key, { hostId, uuid: found.uuid, side: found.side });
+      if (note !== undefined) found.notes.set(key, note);
     }
   }
 }
@@ -99,6 +121,7 @@ function guestOf(lockspace: Lockspace, notes: NotesByKey, hostId: string): Noted
     withoutNotes: all.filter((resource) => !isNoted(resource)).map(({ type, name }) => ({ type, name })),
     givenUp,
     ...(grants.length === 0 ? {} : { grants: grants satisfies GrantedKey[] }),
+    ...(newest.migration === undefined ? {} : { migration: newest.migration }),
   };
 }
 

@@ -1,4 +1,5 @@
 import type { Driver, Known, LockEvidence, NotedGuest } from "../driver/contract.ts";
+import type { Migration } from "../driver/migration.ts";
 import { LockvisorError } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
 import { commandLine, type Life, lifeOf } from "../process/process_identity.ts";
@@ -124,9 +125,9 @@ function findGuests(
     }
     return [{ ...mending, uuid, name, kind: "recorded", record }];
   });
-  const known = new Set(records.map(({ uuid }) => uuid));
+  const known = new Set(records.map(sideOf));
   const noted = driver.notedGuests(unrecordedKeys(seen.holdings, records))
-    .filter(({ guest }) => !known.has(guest.uuid))
+    .filter(({ guest: { uuid }, migration }) => !known.has(sideOf({ uuid, migration })))
     .filter((each) => ["same", "forked"].includes(find(each.process, each, mending).kind))
     .map((each): Finding => ({
       ...mending,
@@ -136,6 +137,13 @@ function findGuests(
       noted: each,
     }));
   return [...recorded, ...noted];
+}
+
+/** A guest that migrates within a host is there twice. */
+function sideOf(
+  { uuid, migration }: Pick<GuestRecord, "uuid"> & { migration?: Migration | undefined },
+): string {
+  return `${uuid} ${migration?.role === "in" ? "incoming" : "own"}`;
 }
 
 function isDead({ carriers: [process] }: GuestRecord): boolean {
@@ -223,9 +231,9 @@ type NotedFinding = Extract<Finding, { kind: "noted" }>;
 
 function restoreRecord(context: AttachContext, finding: NotedFinding): GuestUnderRepair | undefined {
   const { store, noted } = finding;
-  const entry = store.read(noted.guest.uuid);
-  if (entry?.kind === "record") return found(entry.record); // it has started meanwhile, or was made again
   const record = makeRecord(context, finding);
+  const entry = store.readLike(record);
+  if (entry?.kind === "record") return found(entry.record); // it has started meanwhile, or was made again
   failpoint("attach.restoring");
   store.claim(record);
   failpoint("attach.restored");

@@ -122,6 +122,17 @@ export function isHolderOf(guestPid: number, holding: Holding): boolean {
 
 /** Keys that the kernel shows as held and that no record speaks of. */
 export function unrecordedKeys(holdings: readonly Holding[], records: readonly GuestRecord[]): string[] {
-  const known = new Set(records.flatMap(({ carriers }) => carriers.flatMap(keysIn)));
-  return [...new Set(holdings.flatMap(keysIn))].filter((key) => !known.has(key));
+  const resting = records.filter(({ migration }) => migration === undefined);
+  const known = new Set(resting.flatMap(({ carriers }) => carriers.flatMap(keysIn)));
+  // The other side of a migration may be a process of this host too, with the other slots of the same keys.
+  const migrating = records.filter(({ migration }) => migration !== undefined);
+  const carried = new Set(
+    migrating.flatMap(({ carriers }) =>
+      carriers.flatMap((carrier) => keysIn(carrier).map((key) => `${carrier.pid} ${key}`))
+    ),
+  );
+  const unrecorded = holdings.flatMap((holding) =>
+    keysIn(holding).filter((key) => !known.has(key) && !carried.has(`${holding.process.pid} ${key}`))
+  );
+  return [...new Set(unrecorded)];
 }

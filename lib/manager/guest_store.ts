@@ -10,6 +10,7 @@ import { uuidOfName } from "../identity/key.ts";
 import { lifeOf } from "../process/process_identity.ts";
 import { AbsentGuest } from "./absent_guest.ts";
 import { formatGuestRecord, type GuestRecord, parseGuestRecord } from "./guest_record.ts";
+import { isSameMigration, isSameStart, refuseRival } from "./record_rivals.ts";
 
 /** What stands in a record's file. */
 export type RecordEntry =
@@ -108,6 +109,14 @@ export class GuestStore {
     return this.read(record.uuid, side ?? "own");
   }
 
+  /** The record that a guest has already on the side of a migration on which it is meant to have one. */
+  readLike({ uuid, migration }: Pick<GuestRecord, "uuid" | "migration">): RecordEntry | undefined {
+    const isIncoming = migration?.role === "in";
+    return SIDES.map((side) => this.read(uuid, side)).find((entry) =>
+      entry?.kind === "record" && (entry.record.migration?.role === "in") === isIncoming
+    );
+  }
+
   /** Which of the two records is of this start of a guest; undefined when neither is. */
   #sideOf(record: Pick<GuestRecord, "uuid" | "carriers">): RecordSide | undefined {
     return SIDES.find((side) => {
@@ -130,6 +139,7 @@ export class GuestStore {
         if (entry?.kind === "record") refuseRival(entry.record, record);
       }
       const side = this.#sideToClaim(record);
+      if (side === "own") this.#makeRoom(record);
       writeThenRename(this.fileOf(record.uuid, side), formatGuestRecord(record), { replacing: "stale" });
       failpoint("record.claimed");
       if (record.uuid !== byName) writeThenRename(this.#aliasFile(byName), record.uuid);
@@ -144,6 +154,13 @@ export class GuestStore {
     const other = this.read(record.uuid, "incoming");
     if (other?.kind === "record") refuseRival(other.record, record);
     return "incoming";
+  }
+
+  /** A record of the leaving side that is made again may find the other one in its place. */
+  #makeRoom(record: GuestRecord): void {
+    const entry = this.read(record.uuid);
+    if (entry?.kind !== "record" || !isSameMigration(record, entry.record)) return;
+    Deno.renameSync(this.fileOf(record.uuid), this.fileOf(record.uuid, "incoming"));
   }
 
   /**
@@ -297,29 +314,4 @@ function lockForChange(file: Deno.FsFile, path: string): void {
   } catch (error) {
     throw flockError(error, { path, holder: `${path}: the runtime directory` });
   }
-}
-
-function isSameStart(one: Pick<GuestRecord, "carriers">, other: Pick<GuestRecord, "carriers">): boolean {
-  const [a, b] = [one.carriers[0], other.carriers[0]];
-  return a.pid === b.pid && a.startTime === b.startTime && a.bootId === b.bootId;
-}
-
-/** The two sides of one migration, within one host. */
-function isSameMigration(rival: GuestRecord, record: GuestRecord): boolean {
-  return rival.uuid === record.uuid && rival.migration?.role === "out" && record.migration?.role === "in" &&
-    rival.migration.ticketHash === record.migration.ticketHash;
-}
-
-function refuseRival(rival: GuestRecord, record: GuestRecord): void {
-  const [carrier] = rival.carriers;
-  const clash = rival.uuid === record.uuid ? `guest ${rival.uuid}` : `a guest named "${record.name}"`;
-  if (rival.uuid !== record.uuid && rival.name !== record.name) return;
-  if (isSameStart(rival, record) || lifeOf(carrier) === "dead") return;
-  if (isSameMigration(rival, record)) return;
-  const text = rival.uuid === record.uuid
-    ? `${clash} is running already as "${rival.name}" (pid ${carrier.pid}, since ${rival.since})`
-    : `${clash} is running already (uuid ${rival.uuid}, pid ${carrier.pid}, since ${rival.since}); names are unique on a host`;
-  throw new LockvisorError("locked", text, {
-    details: { holder: { uuid: rival.uuid, name: rival.name, pid: carrier.pid, since: rival.since } },
-  });
 }
