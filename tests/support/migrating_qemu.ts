@@ -4,7 +4,7 @@ import { until } from "./until.ts";
 
 /** How QEMU is to start: with a guest from its disk, or waiting for one that is sent to it. */
 export interface QemuStart {
-  /** Where its monitors are: `<place>.qmp` is lockvisor's, `<place>.test` the test's own. */
+  /** Where its monitors are: `<place>.qmp` is lockvisor's, `<place>.test` and `<place>.events` the test's own. */
   place: string;
   disks: readonly QemuDisk[];
   /** As `-incoming` has it. */
@@ -18,7 +18,7 @@ export interface QemuDisk {
   access?: "writable" | "readonly" | "shared";
 }
 
-/** QEMU with two monitors: a monitor talks to one program at a time, and lockvisor's must be free. */
+/** QEMU with three monitors: a monitor talks to one program at a time, and lockvisor's must be free. */
 export function migratingQemuCommand({ place, disks, incoming, extra = [] }: QemuStart): string[] {
   const drives = disks.flatMap(({ path, access }, index) => [
     "-blockdev",
@@ -32,7 +32,7 @@ export function migratingQemuCommand({ place, disks, incoming, extra = [] }: Qem
     "qemu-system-x86_64",
     ..."-accel tcg -M pc -nodefaults -no-user-config -display none -m 16".split(" "),
     ...drives,
-    ...["qmp", "test"].flatMap((end) => ["-qmp", `unix:${place}.${end},server=on,wait=off`]),
+    ...["qmp", "test", "events"].flatMap((end) => ["-qmp", `unix:${place}.${end},server=on,wait=off`]),
     ...(incoming === undefined ? [] : ["-incoming", incoming]),
     ...extra,
   ];
