@@ -6,7 +6,7 @@ import { readNoteOf, removeNote, removeStaleNotes, writeNotes } from "../lockspa
 import { holdersOfKey } from "../lockspace/key_holders.ts";
 import { ensureKeyDirectory } from "../lockspace/key_state.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
-import { readOffer, removeOffer } from "../lockspace/migration_offer.ts";
+import { offerIfReadable, removeOffer } from "../lockspace/migration_offer.ts";
 import { observeSlot } from "../lockspace/slot_evidence.ts";
 import { kernelFlocks } from "../process/descriptors.ts";
 import { isSameProcess } from "../process/process_identity.ts";
@@ -99,12 +99,18 @@ export function leaveKeys(
       removeNote(lockspace, key, host.id, uuid, side);
     }
     failpoint("migrate-leave.note-removed");
-    if (migration.role === "out" && isOwnOffer(lockspace, key, uuid, migration)) {
+    if (migration.role === "out" && !isOfOtherTicket(lockspace, key, uuid, migration)) {
       removeOffer(lockspace, key, uuid);
     }
   }
 }
 
-function isOwnOffer(lockspace: Lockspace, key: string, uuid: string, { ticketHash }: Migration): boolean {
-  return readOffer(lockspace, key, uuid)?.ticketHash === ticketHash;
+/** The guest may be on its way to a third host already. An offer that cannot be read is good for nobody. */
+function isOfOtherTicket(
+  lockspace: Lockspace,
+  key: string,
+  uuid: string,
+  { ticketHash }: Migration,
+): boolean {
+  return (offerIfReadable(lockspace, key, uuid)?.ticketHash ?? ticketHash) !== ticketHash;
 }

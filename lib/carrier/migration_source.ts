@@ -1,14 +1,19 @@
-import type { GrantedKey, RunningGuest } from "../driver/contract.ts";
+import type { GrantedKey, Holder, RunningGuest } from "../driver/contract.ts";
 import type { Departure, MigrationTicket, OutgoingMigration, WithdrawOutcome } from "../driver/migration.ts";
 import { LockvisorError } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
 import { isHostIdentity } from "../identity/key.ts";
 import { type Grantee, noteOf } from "../lockspace/grant.ts";
-import { formatNote, type HolderNote, readNoteOf, writeNotes } from "../lockspace/holder_note.ts";
+import { formatNote, type HolderNote, readNoteOf, removeNote, writeNotes } from "../lockspace/holder_note.ts";
 import { holdersOfKey } from "../lockspace/key_holders.ts";
 import { keyState } from "../lockspace/key_state.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
-import { type MigrationOffer, removeOffer, writeOffer } from "../lockspace/migration_offer.ts";
+import {
+  type MigrationOffer,
+  offerIfReadable,
+  removeOffer,
+  writeOffer,
+} from "../lockspace/migration_offer.ts";
 import { hashOfTicket, newSecret } from "../lockspace/migration_ticket.ts";
 import { observeSlot } from "../lockspace/slot_evidence.ts";
 import { slotPath } from "../lockspace/slot.ts";
@@ -92,13 +97,25 @@ function refuseIfTaken(
     const holders = holdersOfKey(lockspace, key, seen, host).holders.filter(({ pid }) =>
       !carriers.some((carrier) => carrier.pid === pid)
     );
-    const who = holders[0] === undefined ? "" : ` (pid ${holders[0].pid} on ${holders[0].host})`;
+    throw cameIn({ name: guest.name, holders });
+  }
+  const taken = leaseKeys.map((key) => offerIfReadable(lockspace, key, guest.uuid)?.taken)
+    .find((each) => each !== undefined);
+  if (taken !== undefined) {
     throw new LockvisorError(
       "locked",
-      `guest "${guest.name}" has come in at the destination already${who}; complete its migration, or cancel it there first`,
-      { details: { holders } },
+      `guest "${guest.name}" has come in at the destination before (process ${taken.process.pid} on ${taken.host.name}); cancel its migration here, then prepare it anew`,
     );
   }
+}
+
+function cameIn({ name, holders }: { name: string; holders: readonly Holder[] }): LockvisorError {
+  const who = holders[0] === undefined ? "" : ` (pid ${holders[0].pid} on ${holders[0].host})`;
+  return new LockvisorError(
+    "locked",
+    `guest "${name}" has come in at the destination already${who}; complete its migration, or cancel it there first`,
+    { details: { holders } },
+  );
 }
 
 function hasLocked(pid: number, path: string): boolean {
@@ -125,6 +142,10 @@ export function offerSlots(
     expires: ticket.expires,
   };
   const keys = [...new Set([...leaseKeys, ...ticket.resources.flatMap((resource) => resource.keys)])].sort();
+  // Offers are whoever's who has slot b: an earlier ticket may be on its way to be used.
+  const wanted = keys.map((key): WantedSlot => ({ key, mode: modeOf(running, key) }));
+  const taken = takeSlots(lockspace, carriers, { wanted, slot: "b", passing: "migrate-prepare.slot-taken" });
+  if (taken.outcome !== "taken") throw cameIn({ name, holders: [] });
   for (const key of keys) {
     writeOffer(lockspace, key, offer);
     failpoint("migrate-prepare.offered");
@@ -156,10 +177,11 @@ function rewriteNotes(
  * Takes slot b of every key back, which proves that whoever had come in has ended; then offers them no more. Where somebody
  * had come in, the keys were granted once more, so they are counted again.
  */
-export function withdrawSlots(
+export async function withdrawSlots(
   lockspace: Lockspace,
   { running, leaseKeys, ...grantee }: LeavingGuest,
-): WithdrawOutcome {
+  confirm: () => Promise<"keep" | "decline">,
+): Promise<WithdrawOutcome> {
   const { carriers, guest } = running;
   const keys = [...new Set([...leaseKeys, ...running.resources.flatMap((resource) => resource.keys)])].sort();
   const wanted = keys.map((key): WantedSlot => ({ key, mode: modeOf(running, key) }));
@@ -176,6 +198,15 @@ export function withdrawSlots(
     };
   }
   failpoint("migrate-cancel.taken");
+  let wish: "keep" | "decline" = "decline";
+  try {
+    wish = await confirm();
+  } finally {
+    if (wish === "decline") {
+      giveUpSlots(lockspace, carriers, { keys, slot: "b", passing: "migrate-cancel.slot-declined" });
+    }
+  }
+  if (wish === "decline") return { outcome: "declined" };
   const judged = wanted.map(({ key, mode }) => {
     const state = keyState(lockspace, key);
     const remembered = running.grants.find((grant) => grant.key === key) ?? { key, mode, generation: 0 };
@@ -186,7 +217,11 @@ export function withdrawSlots(
   const grants = countAgain(lockspace, { ...grantee, guest }, judged);
   failpoint("migrate-cancel.counted");
   writeNotes(lockspace, keys, noteOf({ ...grantee, guest }, grants));
-  for (const key of keys) removeOffer(lockspace, key, guest.uuid);
+  for (const key of keys) {
+    const taken = offerIfReadable(lockspace, key, guest.uuid)?.taken;
+    if (taken !== undefined) removeNote(lockspace, key, taken.host.id, guest.uuid, "incoming");
+    removeOffer(lockspace, key, guest.uuid);
+  }
   failpoint("migrate-cancel.noted");
   return { outcome: "withdrawn", carriers: withBothSlots(lockspace, carriers, keys), grants };
 }
