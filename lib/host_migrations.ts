@@ -135,3 +135,10 @@ export async function endMigration(
     ? { outcome: "completed", state, holders: [] }
     : { outcome: "waiting", state, holders: arrival.holders };
 }
+
+/** A guest that has all its locks back, after a cancel that was cut off, runs on. Any other is left as it is. */
+export async function finishCancel(session: HostSession, record: GuestRecord): Promise<GuestRecord> {
+  return record.pending === "resume"
+    ? await processCancelOut(await session.domainLock(record), record)
+    : record;
+}

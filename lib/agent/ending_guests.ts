@@ -68,8 +68,12 @@ export class EndingGuests {
     });
   }
 
-  /** What cannot be removed now is removed by the next who looks: the guest has ended all the same. */
+  /**
+   * What cannot be removed now is removed by the next who looks: the guest has ended all the same. A migration that it was
+   * on still is to be brought to its end, by its record.
+   */
   #prune(record: GuestRecord): void {
+    if (record.migration !== undefined) return;
     try {
       this.#context.store.remove(record);
     } catch (error) {

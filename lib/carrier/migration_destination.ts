@@ -8,9 +8,10 @@ import { ensureKeyDirectory } from "../lockspace/key_state.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
 import { offerIfReadable, removeOffer } from "../lockspace/migration_offer.ts";
 import { observeSlot } from "../lockspace/slot_evidence.ts";
+import { slotPath } from "../lockspace/slot.ts";
 import { kernelFlocks } from "../process/descriptors.ts";
 import { isSameProcess } from "../process/process_identity.ts";
-import { requireReachOfCarriers, takeSlots, withBothSlots } from "./migration_slots.ts";
+import { hasLocked, requireReachOfCarriers, takeSlots, withBothSlots } from "./migration_slots.ts";
 import type { LeavingGuest } from "./migration_source.ts";
 
 /**
@@ -67,7 +68,7 @@ export function takeOverSlots(
 /** Whether the other side of a migration has its slot of the lease that the guest has on itself, which is exclusive. */
 export function lookAtOtherSide(
   lockspace: Lockspace,
-  { running: { process }, leaseKeys, host }: LeavingGuest,
+  { running: { process, carriers }, leaseKeys, host }: LeavingGuest,
   { role }: Migration,
 ): { held: Known; holders: Holder[] } {
   const flocks = kernelFlocks();
@@ -75,6 +76,9 @@ export function lookAtOtherSide(
   for (const key of leaseKeys) {
     const seen = observeSlot(lockspace, key, slot, flocks);
     if (seen.state === "free") continue;
+    // A command that was cut off may have taken it for the guest already.
+    const path = slotPath(lockspace, key, slot);
+    if (carriers.some(({ pid }) => hasLocked(pid, path))) continue;
     const { holders } = holdersOfKey(lockspace, key, seen, host);
     return { held: true, holders: holders.filter(({ pid }) => pid !== process.pid) };
   }

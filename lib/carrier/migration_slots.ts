@@ -4,7 +4,7 @@ import { failpoint } from "../failpoint.ts";
 import type { FailpointName } from "../failpoint_names.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
 import { type Slot, slotPath, SLOTS } from "../lockspace/slot.ts";
-import { hiddenDescriptors, openDescriptors } from "../process/descriptors.ts";
+import { descriptorFlock, hiddenDescriptors, openDescriptors } from "../process/descriptors.ts";
 import { type RemoteFile, requireReach, steerFlock, type Steering } from "./steer.ts";
 
 /** A key with how its other slot is to be taken. */
@@ -153,4 +153,13 @@ export function withOnlySlot(
       return descriptor === undefined ? [] : [{ key: lock.key, slots: { [slot]: descriptor } }];
     }),
   }));
+}
+
+/** Whether one of a guest's own processes has a lock file locked, by the kernel's word. */
+export function hasLocked(pid: number, path: string): boolean {
+  const view = openDescriptors(pid);
+  if (view.kind !== "seen") return false;
+  return [...view.targets].some(([descriptor, target]) =>
+    target === path && descriptorFlock(pid, descriptor) !== undefined
+  );
 }

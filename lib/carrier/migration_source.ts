@@ -17,11 +17,12 @@ import {
 import { hashOfTicket, newSecret } from "../lockspace/migration_ticket.ts";
 import { observeSlot } from "../lockspace/slot_evidence.ts";
 import { slotPath } from "../lockspace/slot.ts";
-import { descriptorFlock, kernelFlocks, openDescriptors } from "../process/descriptors.ts";
+import { kernelFlocks } from "../process/descriptors.ts";
 import { countAgain } from "./count_again.ts";
 import type { GenerationVerdict } from "./generation_check.ts";
 import {
   giveUpSlots,
+  hasLocked,
   requireReachOfCarriers,
   takeSlots,
   type WantedSlot,
@@ -115,14 +116,6 @@ function cameIn({ name, holders }: { name: string; holders: readonly Holder[] })
     "locked",
     `guest "${name}" has come in at the destination already${who}; complete its migration, or cancel it there first`,
     { details: { holders } },
-  );
-}
-
-function hasLocked(pid: number, path: string): boolean {
-  const view = openDescriptors(pid);
-  if (view.kind !== "seen") return false;
-  return [...view.targets].some(([descriptor, target]) =>
-    target === path && descriptorFlock(pid, descriptor) !== undefined
   );
 }
 

@@ -50,7 +50,11 @@ const IN: MigrationCrash[] = [
     kill: { ...killedIn, at: "migrate-in.marked" },
     operator: [["destination", "again", 65], CANCEL_SOURCE],
   },
-  { ...comeIn, kill: { ...killedIn, at: "migrate-in.noted" }, operator: [CANCEL_SOURCE] },
+  {
+    ...comeIn,
+    kill: { ...killedIn, at: "migrate-in.noted" },
+    operator: [CANCEL_SOURCE, ["destination", "gc"]],
+  },
   {
     ...comeIn,
     kill: { ...killedIn, at: "migrate-in.recorded" },

@@ -17,7 +17,7 @@ export type Kill =
 export type MigrateCommand = "prepare" | "in" | "complete" | "cancel";
 
 /** What the operator does on a host; `again` is the command that was killed. */
-export type StepAction = "again" | "cleanup" | "complete" | "cancel" | "status";
+export type StepAction = "again" | "cleanup" | "complete" | "cancel" | "gc";
 
 /** A step of the operator, and with which exit status it ends if not with 0. */
 export type Step = readonly [Side, StepAction, number?];
@@ -53,10 +53,7 @@ export async function playMigrationCrash(crash: MigrationCrash): Promise<PlayedC
   await assertNobodyWins(scene, "after the crash");
   const source = await scene.seen("source");
   const destination = await scene.seen("destination");
-  for (const [index, step] of crash.operator.entries()) {
-    await take(scene, crash, step);
-    await assertNobodyWins(scene, `after step ${index + 1}`);
-  }
+  for (const step of crash.operator) await take(scene, crash, step);
   await assertAtRest(scene, crash.ends);
   return { crash, source, destination };
 }
@@ -107,7 +104,9 @@ async function take(
 ): Promise<void> {
   const command = action === "again" && kill.kind === "command" ? kill.command : action;
   if (command === "in" && wanted === 0) return await scene.comeIn();
-  const args = command === "cleanup"
+  const args = command === "gc"
+    ? ["gc"]
+    : command === "cleanup"
     ? ["migrate", "cleanup", "--yes"]
     : argumentsOf(scene, command as MigrateCommand);
   const { code, stderr } = await scene.host(side).run(args);
@@ -129,8 +128,6 @@ async function assertNobodyWins(scene: MigrationScene, when: string): Promise<vo
 async function assertAtRest(scene: MigrationScene, ends: MigrationCrash["ends"]): Promise<void> {
   const { world, contender, chronicle, counting } = scene;
   for (const side of ["source", "destination"] as const) {
-    const { migrations } = await json(scene.host(side), ["migrate", "status"]);
-    assert.deepEqual(migrations, [], `a migration is left at the ${side}`);
     const { guests } = await json(scene.host(side), ["status"]);
     assert.deepEqual(
       guests.map(({ name, state, pid }: { name: string; state: string; pid: number }) => [name, state, pid]),
@@ -151,14 +148,10 @@ async function assertAtRest(scene: MigrationScene, ends: MigrationCrash["ends"])
   await contender.stop();
   assert.deepEqual([contender.faults, chronicle.overlaps()], [[], []]);
   assert.ok(contender.passes > 0);
-  if (ends !== "nowhere") {
-    await scene.kill(ends);
-    await done(scene.host(ends), ["attach"]);
-  }
+  if (ends !== "nowhere") await scene.kill(ends);
   assert.equal(world.isFree(), true, "somebody has a lock, and no guest runs");
-  for (const side of ["source", "destination"] as const) {
-    await done(scene.host(side), ["run", "--name", "vm1", "--disk", scene.disk, "--", "true"]);
-  }
+  const other = ends === "source" ? "destination" : "source";
+  await done(scene.host(other), ["run", "--name", "vm1", "--disk", scene.disk, "--", "true"]);
   assert.deepEqual(scene.wins(), [], "what contenders have left behind");
   if (counting !== undefined) assert.equal(await counting.faults(), "");
 }

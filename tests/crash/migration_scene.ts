@@ -3,13 +3,13 @@ import { keyOf, uuidOfName } from "../../lib/identity/key.ts";
 import { leaseIdentity } from "../../lib/identity/resource.ts";
 import type { CountingDisk } from "../support/counting_disk.ts";
 import { FastContender } from "../support/fast_contender.ts";
-import { Guest } from "../support/guest.ts";
-import { isAlive, MigratingQemu } from "../support/migrating_qemu.ts";
+import type { Guest } from "../support/guest.ts";
+import { isAlive, type MigratingQemu } from "../support/migrating_qemu.ts";
 import { comeInSleep, done, json, MigrationWorld, slotsOf, startSleep } from "../support/migration_world.ts";
 import { Relay } from "../support/relay.ts";
 import { RunChronicle } from "../support/run_chronicle.ts";
 import { until } from "../support/until.ts";
-import { type Finished, World } from "../support/world.ts";
+import type { Finished, World } from "../support/world.ts";
 import { FAILPOINT_BINARY } from "./crash.ts";
 
 /** Which of the two hosts. */
@@ -189,9 +189,8 @@ export class MigrationScene implements AsyncDisposable {
 
   /** What a side is like: the guest's state, QEMU's, and what it has of each key. */
   async seen(side: Side): Promise<string> {
-    const guests = (await json(this.host(side), ["status"])).guests;
     const { migrations } = await json(this.host(side), ["migrate", "status"]);
-    const [guest] = [...guests, ...migrations.map((each: { guest: unknown }) => each.guest)];
+    const guest = migrations[0]?.guest ?? (await json(this.host(side), ["status"])).guests[0];
     if (guest === undefined) return this.isLiving(side) ? "unknown to lockvisor" : "nothing";
     const parts = [`\`${guest.state}\``];
     if (!this.isLiving(side)) parts.push("its process has ended");

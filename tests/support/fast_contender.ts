@@ -1,5 +1,8 @@
 import { slotsOf } from "./migration_world.ts";
 
+/** Between two looks, in milliseconds. */
+const LOOK_MS = 8;
+
 /**
  * Looks all the time whether each process of a guest has a slot of each key, and tries to be the guest's disk's owner itself:
  * as a start does, slot a and then slot b of each key in ascending order, giving all back when one is refused.
@@ -24,7 +27,7 @@ export class FastContender {
     this.#trying = (async () => {
       while (this.#isTrying) {
         this.look();
-        await new Promise((resolve) => setTimeout(resolve, 4));
+        await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
       }
     })();
   }
@@ -91,11 +94,17 @@ function openLockFile(path: string): Deno.FsFile | undefined {
   }
 }
 
-/** The slots of a process; a zombie has none, and neither has one that is gone. */
+/** Of a process that is on its way out, in the flags of its stat; linux/sched.h. */
+const PF_EXITING = 0x4;
+
+/** The slots of a process; a zombie has none, and neither has one that is gone or on its way out. */
 function slotsOrGone(pid: number, lockspace: string): Map<string, string> | "gone" {
   try {
     const slots = slotsOf(pid, lockspace);
-    return /\) [ZX] /.test(Deno.readTextFileSync(`/proc/${pid}/stat`)) ? "gone" : slots;
+    const [state, , , , , , flags] = Deno.readTextFileSync(`/proc/${pid}/stat`).split(") ").at(-1)!.split(
+      " ",
+    );
+    return /[ZX]/.test(state!) || (Number(flags) & PF_EXITING) !== 0 ? "gone" : slots;
   } catch {
     return "gone";
   }
