@@ -13,6 +13,12 @@ const PREPARE: MigrationCrash[] = [
   { ...prepare, kill: { ...killedPrepare, at: "migrate-prepare.recorded" }, operator: [CANCEL_SOURCE] },
   {
     ...prepare,
+    stage: "prepared",
+    kill: { ...killedPrepare, at: "migrate-prepare.slot-taken", passage: 2 },
+    operator: [REPEAT_SOURCE, CANCEL_SOURCE],
+  },
+  {
+    ...prepare,
     kill: { ...killedPrepare, at: "migrate-prepare.offered", passage: 2 },
     operator: [CANCEL_SOURCE],
   },
@@ -149,6 +155,12 @@ const CANCEL_OUT: MigrationCrash[] = [
   { ...cancelled, kill: { ...killedCancelOut, at: "migrate-cancel.taken" }, operator: [REPEAT_SOURCE] },
   { ...cancelled, kill: { ...killedCancelOut, at: "migrate-cancel.counted" }, operator: [REPEAT_SOURCE] },
   { ...cancelled, kill: { ...killedCancelOut, at: "migrate-cancel.noted" }, operator: [REPEAT_SOURCE] },
+  {
+    ...cancelSending,
+    stage: "prepared",
+    kill: { ...killedCancelOut, at: "migrate-cancel.slot-declined", when: "sending-begins" },
+    operator: [REPEAT_SOURCE],
+  },
   {
     ...cancelSending,
     kill: { ...killedCancelOut, at: "migrate-cancel.recorded" },

@@ -7,7 +7,14 @@ import { MigrationScene, type Side, type Stage } from "./migration_scene.ts";
 /** What is killed. */
 export type Kill =
   /** A command of lockvisor at one of its failpoints. */
-  | { kind: "command"; on: Side; command: MigrateCommand; at: FailpointName; passage?: number }
+  | {
+    kind: "command";
+    on: Side;
+    command: MigrateCommand;
+    at: FailpointName;
+    passage?: number;
+    when?: "sending-begins";
+  }
   /** The guest's process on one host, or on both. */
   | { kind: "process"; on: Side | "both" }
   /** The connection between both QEMUs: it breaks, or nothing goes through it any more. */
@@ -62,6 +69,7 @@ async function strike(scene: MigrationScene, kill: Kill): Promise<void> {
   switch (kill.kind) {
     case "command": {
       const args = argumentsOf(scene, kill.command);
+      if (kill.when === "sending-begins") return await scene.killedWhileSendingBegins(args, kill.at);
       return await scene.killedAt(kill.on, args, `${kill.at}:${kill.passage ?? 1}`);
     }
     case "process":

@@ -43,6 +43,8 @@ export class MigrationScene implements AsyncDisposable {
   readonly qemus: Partial<Record<Side, MigratingQemu>> = {};
   relay: Relay | undefined;
   ticket = "";
+  /** Connections on which nobody reads what is sent. */
+  readonly deaf: Promise<Deno.UnixConn>[] = [];
 
   private constructor(
     readonly world: MigrationWorld,
@@ -157,6 +159,29 @@ export class MigrationScene implements AsyncDisposable {
     assert.equal(signal, "SIGKILL", `${point} was not reached: exit status ${code}: ${stderr}`);
   }
 
+  /**
+   * The same at the source, whose command is held up as soon as it has taken all slots back; QEMU begins to send in that
+   * moment, to somebody who never answers.
+   */
+  async killedWhileSendingBegins(args: readonly string[], point: string): Promise<void> {
+    const { source } = this.world;
+    const last = [...slotsOf(this.guests.source!.pid, source.lockspace).keys()].sort().at(-1)!;
+    const held = ["-f", "-qq", "-o", "/dev/null", "-P", `${source.lockspace}/${last}.b`];
+    const delayed = ["-e", "trace=flock", "-e", "inject=flock:delay_exit=2s"];
+    const killed = source.execute("strace", [...held, ...delayed, FAILPOINT_BINARY, ...args], {
+      env: { LOCKVISOR_FAILPOINT: point },
+    });
+    await until(
+      "the command has taken all slots back",
+      () => slotsOf(this.guests.source!.pid, source.lockspace).get(last) === "ab",
+    );
+    using deaf = Deno.listen({ transport: "unix", path: `${source.directory}/deaf` });
+    this.deaf.push(deaf.accept());
+    await this.qemus.source!.sendSlowly(`unix:${source.directory}/deaf`);
+    const { signal, code, stderr } = await killed;
+    assert.equal(signal, "SIGKILL", `${point} was not reached: exit status ${code}: ${stderr}`);
+  }
+
   /** Kills the guest's process of a side. */
   async kill(side: Side): Promise<void> {
     await this.guests[side]!.kill();
@@ -207,15 +232,14 @@ export class MigrationScene implements AsyncDisposable {
     const slots = slotsOf(this.guests[side]!.pid, this.world.lockspace);
     const kinds = new Set(this.keys.map((key) => slots.get(key) ?? ""));
     const [only] = kinds;
-    if (kinds.size > 1) {
-      return kinds.has("ab") && kinds.has("a") ? "slots a, some b" : [...kinds].join(" and ");
-    }
+    if (kinds.size > 1) return kinds.has("a") ? "slots a, some b" : "slots b, some a";
     return only === "ab" ? "both slots" : only === "" ? "no slots" : `slots ${only}`;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.contender.stop();
     await this.relay?.[Symbol.asyncDispose]();
+    for (const connection of this.deaf) (await connection).close();
     await this.world[Symbol.asyncDispose]();
     await this.chronicle[Symbol.asyncDispose]();
   }

@@ -24,7 +24,12 @@ const STAGE_WORDS: Record<Stage, string> = {
 
 /** When what is killed. */
 export function killText({ stage, before, kill }: MigrationCrash): string {
-  const when = before === undefined ? STAGE_WORDS[stage] : "the destination is cancelled";
+  const begins = kill.kind === "command" && kill.when === "sending-begins";
+  const when = before !== undefined
+    ? "the destination is cancelled"
+    : begins
+    ? `${STAGE_WORDS[stage]}, and QEMU begins to send meanwhile`
+    : STAGE_WORDS[stage];
   switch (kill.kind) {
     case "command": {
       const passage = kill.passage === undefined || kill.passage === 1 ? "" : `, passage ${kill.passage}`;
