@@ -44,6 +44,24 @@ export type GuestStep =
 /** A step of one of the commands of a migration. */
 export type MigrationStep = LockspaceStep | GuestStep;
 
+/** Steps of one kind that follow each other, for whoever does them together. */
+export interface StepBatch {
+  step: LockspaceStep["step"];
+  keys: string[];
+}
+
+/** The steps in their order, those of one kind that follow each other together. */
+export function batchesOf(steps: readonly LockspaceStep[]): StepBatch[] {
+  const batches: StepBatch[] = [];
+  for (const each of steps) {
+    const keys = "key" in each ? [each.key] : [];
+    const last = batches.at(-1);
+    if (last?.step === each.step) last.keys.push(...keys);
+    else batches.push({ step: each.step, keys });
+  }
+  return batches;
+}
+
 /** Source, prepare: the offer beside each key is there before the first slot is given up. */
 export function offerSteps(keys: readonly MovingKey[]): LockspaceStep[] {
   const ordered = ascending(keys);
