@@ -150,6 +150,40 @@ Deno.test("a guest that comes stopped, told by its monitor where to listen, is c
   await until("the guest writes on", () => disk.count() > written + 1);
 });
 
+Deno.test("a guest that has come is one that has sent nothing: it is not ended, and may move on or stay", async () => {
+  await using world = await MigrationWorld.create();
+  const { source, destination, lockspace } = world;
+  const disk = await world.countingDisk("d.qcow2");
+  const disks = [{ path: disk.path }];
+  const first = await world.start({ disks });
+  const second = await world.comeIn(await world.prepare(), { disks });
+  await first.send(uriOf(second.place));
+  await first.sent();
+  await done(source, ["migrate", "complete", "vm1"]);
+  await done(destination, ["migrate", "complete", "vm1"]);
+  // QEMU says that a migration is completed: the one by which its guest came.
+  assert.equal(await second.sending(), "completed");
+
+  const ticket = await world.prepare("vm1", destination);
+  const early = await destination.run(["migrate", "complete", "vm1"]);
+  assert.deepEqual([early.code, await second.state()], [75, "running"], early.stderr);
+  assert.match(early.stderr, /still runs here: its QEMU has not sent everything/);
+  assert.equal((await json(destination, ["migrate", "status"])).migrations[0].next.action, "wait");
+  await done(destination, ["migrate", "cancel", "vm1"]);
+  assert.deepEqual([slotsText([second.pid], lockspace), await second.state()], ["4 ab", "running"]);
+  const stale = await source.run(["migrate", "in", "--ticket", ticket, "--", "true"]);
+  assert.equal(stale.code, 65, stale.stderr);
+
+  const third = await world.comeIn(await world.prepare("vm1", destination), { disks }, source);
+  await second.send(uriOf(third.place));
+  await second.sent();
+  await done(destination, ["migrate", "complete", "vm1"]);
+  await done(source, ["migrate", "complete", "vm1"]);
+  assert.deepEqual([slotsText([third.pid], lockspace), await second.state()], ["4 ab", "ended"]);
+  const written = disk.count();
+  await until("the guest writes on", () => disk.count() > written + 1);
+});
+
 Deno.test("disks that are called otherwise at the destination are mapped, each by the longest that fits", async () => {
   await using world = await MigrationWorld.create();
   const { source, destination, lockspace } = world;

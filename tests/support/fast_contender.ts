@@ -7,7 +7,7 @@ const LOOK_MS = 8;
  * Looks all the time whether each process of a guest has a slot of each key, and tries to be the guest's disk's owner itself:
  * as a start does, slot a and then slot b of each key in ascending order, giving all back when one is refused.
  */
-export class FastContender {
+export class FastContender implements AsyncDisposable {
   /** What must not be, one line each. */
   readonly faults: string[] = [];
   passes = 0;
@@ -35,6 +35,10 @@ export class FastContender {
   async stop(): Promise<void> {
     this.#isTrying = false;
     await this.#trying;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop();
   }
 
   look(): void {
