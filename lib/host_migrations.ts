@@ -10,7 +10,7 @@ import { LockvisorError } from "./errors.ts";
 import type { HostSession } from "./host_session.ts";
 import { isUuid, normaliseUuid } from "./identity/key.ts";
 import { runningGuest } from "./manager/attached_record.ts";
-import type { GuestRecord } from "./manager/guest_record.ts";
+import type { GuestRecord, GuestState } from "./manager/guest_record.ts";
 import { lookAtQemu } from "./manager/migrating_qemu.ts";
 import { type NextStep, nextStep, type QemuView } from "./manager/migration_plan.ts";
 import { findKnownGuest } from "./past_guest.ts";
@@ -103,24 +103,42 @@ async function viewOrUndefined(record: GuestRecord): Promise<QemuView | undefine
 /** What was done about a migration, in words for people. */
 export type MigrationOutcome = "completed" | "cancelled" | "waiting";
 
+/** What became of one side of a migration: also in which state the guest is on this host now, and who has the other half. */
+export interface MigrationEnd {
+  outcome: MigrationOutcome;
+  state: GuestState;
+  holders: Holder[];
+}
+
 /** Completes or cancels one side of a migration. */
 export async function endMigration(
   session: HostSession,
   record: MigratingRecord,
   { action, waitMs }: { action: "complete" | "cancel"; waitMs: number },
-): Promise<{ outcome: MigrationOutcome; holders: Holder[] }> {
+): Promise<MigrationEnd> {
   const lock = await session.domainLock(record);
   if (record.migration.role === "out") {
-    if (action === "complete") await processCompleteOut(lock, record);
-    else await processCancelOut(lock, record);
-    return { outcome: action === "complete" ? "completed" : "cancelled", holders: [] };
+    if (action === "cancel") {
+      const { state } = await processCancelOut(lock, record);
+      return { outcome: "cancelled", state, holders: [] };
+    }
+    await processCompleteOut(lock, record);
+    return { outcome: "completed", state: "stopped", holders: [] };
   }
   if (action === "cancel") {
     await processCancelIn(lock, record);
-    return { outcome: "cancelled", holders: [] };
+    return { outcome: "cancelled", state: "stopped", holders: [] };
   }
   const arrival = await processCompleteIn(lock, record, { waitMs });
+  const { state } = arrival.record;
   return arrival.outcome === "complete"
-    ? { outcome: "completed", holders: [] }
-    : { outcome: "waiting", holders: arrival.holders };
+    ? { outcome: "completed", state, holders: [] }
+    : { outcome: "waiting", state, holders: arrival.holders };
+}
+
+/** A guest that has all its locks back, after a cancel that was cut off, runs on. Any other is left as it is. */
+export async function finishCancel(session: HostSession, record: GuestRecord): Promise<GuestRecord> {
+  return record.pending === "resume"
+    ? await processCancelOut(await session.domainLock(record), record)
+    : record;
 }

@@ -113,8 +113,11 @@ Deno.test("agent: the source ends on its own, and its destination is not taken f
   await leaving.kill();
   await until("its end is told", () => told.types("vm1").includes("guest-ended"));
   await lookedAgain(source);
-  assert.deepEqual(await statusIn(scene.source), []);
+  // Its record leads to what it has left beside its keys, until it is completed.
+  assert.deepEqual((await statusIn(scene.source)).map(({ state }) => state), ["stopped"]);
   assert.deepEqual((await statusIn(scene.destination)).map(({ state }) => state), ["incoming"]);
+  assert.equal((await scene.end("complete", "out")).code, 0);
+  assert.deepEqual(await statusIn(scene.source), []);
   assert.deepEqual(faults(told), []);
 });
 

@@ -57,7 +57,7 @@ Deno.test("gc removes the offers and notes of a migration of which nobody is lef
   const coming = await scene.comeInSleeping();
   await leaving.kill();
   await coming.kill();
-  assert.deepEqual(await statusIn(source), []);
+  assert.deepEqual((await statusIn(source)).map(({ state }) => state), ["stopped"]);
   const { removed } = await gc(source);
   assert.equal(removed.filter((file) => file.endsWith(".migration.json")).length, 4);
   assert.equal(removed.filter((file) => file.endsWith(".incoming.json")).length, 4);

@@ -9,7 +9,7 @@ import { Arrivals } from "./arrivals.ts";
 import { Audit, type AuditReport } from "./audit.ts";
 import { AuditTail } from "./audit_tail.ts";
 import { CurrentSession, hostOf } from "./current_session.ts";
-import { EndingGuests } from "./ending_guests.ts";
+import { EndingGuests, isEndedMigration } from "./ending_guests.ts";
 import type { Happening } from "./event.ts";
 import { EventLog } from "./event_log.ts";
 import { GuestWatch } from "./guest_watch.ts";
@@ -284,8 +284,8 @@ export class Agent {
       this.tell({ type: "problem", message: error.message });
     }
     for (const record of records) {
-      const entry = this.session.store.read(record.uuid);
-      if (entry === undefined) this.#guests.ended(record);
+      const entry = this.session.store.reread(record);
+      if (entry === undefined || isEndedMigration(entry)) this.#guests.ended(record);
       else this.#guests.livesOn(record.uuid);
     }
   }

@@ -116,6 +116,8 @@ function findGuests(
       const kind = isAsRecorded(record, seen) ? "well" : "recorded";
       return [{ ...mending, uuid, name, kind, record }];
     }
+    // The record leads to what the migration has left beside its keys, until that is brought to its end.
+    if (record.migration !== undefined) return [{ ...mending, uuid, name, kind: "recorded", record }];
     // One question for all guests that have ended: mostly none of them has left its lease to a child.
     const isFree = isDead(record) && leases() === false;
     if (isFree || find(record.carriers[0], record, mending).kind === "gone") {
@@ -196,7 +198,7 @@ function followGuest(finding: Extract<Finding, { kind: "recorded" }>): GuestUnde
   const where = find(record.carriers[0], record, finding);
   switch (where.kind) {
     case "gone":
-      store.remove(record);
+      if (record.migration === undefined) store.remove(record);
       return undefined;
     case "hidden":
       return found(record, [], [

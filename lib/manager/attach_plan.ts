@@ -140,16 +140,21 @@ export function isHolderOf(guestPid: number, holding: Holding): boolean {
 }
 
 /**
- * Locks that the kernel shows and that no record speaks of; and those that no record of that process does, where it may be
- * one side of a migration within this host: the record of the other side speaks of the same keys.
+ * Locks that the kernel shows and that no record speaks of. What a record of a guest on its way speaks of is known of that
+ * guest's processes alone: the other side may be a process of this host too, with the other slots of the same keys.
  */
 export function unrecordedLocks(holdings: readonly Holding[], records: readonly GuestRecord[]): Holding[] {
-  const known = new Set(records.flatMap(({ carriers }) => carriers.flatMap(keysIn)));
-  const pids = new Set(records.flatMap(({ carriers }) => carriers.map(({ pid }) => pid)));
+  const resting = records.filter(({ migration }) => migration === undefined);
+  const known = new Set(resting.flatMap(({ carriers }) => carriers.flatMap(keysIn)));
+  const moving = records.filter(({ migration }) => migration !== undefined);
+  const carried = new Set(
+    moving.flatMap(({ carriers }) =>
+      carriers.flatMap((carrier) => keysIn(carrier).map((key) => `${carrier.pid} ${key}`))
+    ),
+  );
   return holdings.flatMap((holding) => {
-    const isStrange = !pids.has(holding.process.pid);
-    const locks = holding.locks.filter(({ key, slots }) =>
-      !known.has(key) || (isStrange && (holding.proof === "open" || !("a" in slots && "b" in slots)))
+    const locks = holding.locks.filter(({ key }) =>
+      !known.has(key) && !carried.has(`${holding.process.pid} ${key}`)
     );
     return locks.length === 0 ? [] : [{ ...holding, locks }];
   });

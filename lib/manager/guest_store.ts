@@ -155,10 +155,8 @@ export class GuestStore {
   /** The record of a guest that leaves was lost, and is made again beside that of the same guest as it comes in. */
   #makePlace(record: GuestRecord): void {
     const own = this.read(record.uuid);
-    if (own?.kind !== "record" || isSameStart(own.record, record)) return;
-    if (isSameMigration(record, own.record) && lifeOf(own.record.carriers[0]) !== "dead") {
-      Deno.renameSync(this.fileOf(record.uuid), this.fileOf(record.uuid, "incoming"));
-    }
+    if (own?.kind !== "record" || !isSameMigration(record, own.record)) return;
+    Deno.renameSync(this.fileOf(record.uuid), this.fileOf(record.uuid, "incoming"));
   }
 
   /**
@@ -209,18 +207,17 @@ export class GuestStore {
     this.#exclusively(() => {
       const side = this.#sideOf(record);
       if (side === undefined) return;
-      if (side === "incoming" || isPresent(this.fileOf(record.uuid, "incoming"))) {
-        // What is beside the records is the other's as well.
-        failpoint("record.leaving");
-        removeIfPresent(this.fileOf(record.uuid, side));
-        return this.#promote(record.uuid);
-      }
+      // What is beside the records is the other side's as well.
+      const isOnly = side === "own" && !isPresent(this.fileOf(record.uuid, "incoming"));
       // The record last: as long as it is there, whoever was cut off is followed by somebody who removes the rest.
-      const byName = uuidOfName(record.name);
-      if (this.#aliased(byName) === record.uuid) removeIfPresent(this.#aliasFile(byName));
-      removeIfPresent(`${this.directory}/${record.uuid}.lock`);
+      if (isOnly) {
+        const byName = uuidOfName(record.name);
+        if (this.#aliased(byName) === record.uuid) removeIfPresent(this.#aliasFile(byName));
+        removeIfPresent(`${this.directory}/${record.uuid}.lock`);
+      }
       failpoint("record.leaving");
-      removeIfPresent(this.fileOf(record.uuid));
+      removeIfPresent(this.fileOf(record.uuid, side));
+      if (!isOnly) this.#promote(record.uuid);
     });
   }
 

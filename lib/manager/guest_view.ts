@@ -90,8 +90,8 @@ function leaseHeldBy(
   driverOf: (plugin: string) => Driver | undefined,
   faults: LockvisorError[],
 ): Known {
-  // Of a guest that leaves, whoever has the lease is the other side; one that comes in may have forked.
-  if (migration !== undefined) return migration.role === "out" ? false : null;
+  // Whoever has the lease may be the other side; and what this side has left beside its keys is still to be taken away.
+  if (migration !== undefined) return null;
   return answerOf(() => driverOf(plugin)?.isHeld(leaseKeys) ?? null, faults)?.answer ?? null;
 }
 

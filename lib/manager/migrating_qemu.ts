@@ -29,8 +29,14 @@ export async function lookAtQemu(record: GuestRecord): Promise<QemuView> {
   }
 }
 
+/**
+ * QEMU tells by the same command of how its guest has come, as long as it has not sent that on: `completed`. Only of what it
+ * has sent itself it tells how much that was; fill_source_migration_info in QEMU's migration/migration.c.
+ */
 async function sendingState(monitor: QmpClient): Promise<Sending> {
-  return sendingOf(textOf(await monitor.execute("query-migrate"), "status"));
+  const answer = await monitor.execute("query-migrate");
+  const sending = sendingOf(textOf(answer, "status"));
+  return sending === "completed" && !hasField(answer, "ram") ? "none" : sending;
 }
 
 /** Stops the processors before a migration is cancelled. */
@@ -56,6 +62,10 @@ export async function giveMigrationUp(record: GuestRecord & { qmp: string }): Pr
       await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
     }
   });
+}
+
+function hasField(value: unknown, field: string): boolean {
+  return typeof value === "object" && value !== null && field in value;
 }
 
 function textOf(value: unknown, field: string): string | undefined {
