@@ -1,4 +1,7 @@
 import assert from "node:assert/strict";
+import { breakKey } from "../lib/lockspace/break_key.ts";
+import { readNotes } from "../lib/lockspace/holder_note.ts";
+import { type Lockspace, openLockspace } from "../lib/lockspace/lockspace.ts";
 import { gc, notes } from "./support/garbage.ts";
 import { lockFiles } from "./support/kernel.ts";
 import { statusIn, TwoHosts } from "./support/two_hosts.ts";
@@ -15,6 +18,13 @@ function beside({ lockspace }: World, end: ".migration.json" | ".incoming.json")
       Array.from(Deno.readDirSync(`${lockspace}/${name}`), (file) => `${name}/${file.name}`)
     )
     .filter((file) => file.endsWith(end)).sort();
+}
+
+function keyNotes(lockspace: Lockspace, key: string) {
+  const holders = readNotes(lockspace, key).flatMap((file) =>
+    file.kind === "note" ? [{ ...file.note, pid: file.note.process.pid, life: "dead" as const }] : []
+  );
+  return { holders };
 }
 
 for (const hosts of ["two", "one-directory"] as const) {
@@ -81,6 +91,22 @@ Deno.test("a source that goes on tells of nobody who came in by its ticket and h
   assert.equal(beside(source, ".incoming.json").length, 1);
 });
 
+Deno.test("a break takes the notes of both sides of a migration away", async () => {
+  await using scene = await TwoHosts.create();
+  const { source } = scene;
+  const guests = [await scene.startSleeping()];
+  await scene.prepare();
+  guests.push(await scene.comeInSleeping());
+  for (const guest of guests) await guest.kill();
+  const lockspace = openLockspace({ path: source.lockspace, origin: "configured" }, Deno.uid() ?? 0);
+  const [offer] = beside(source, ".incoming.json");
+  const key = offer!.slice(0, 64);
+  const { holders } = keyNotes(lockspace, key);
+  assert.ok(holders.length > 0);
+  breakKey(lockspace, key, holders);
+  assert.deepEqual(keyNotes(lockspace, key).holders, []);
+});
+
 Deno.test("doctor and status know guests on their way; neither side is without a record", async () => {
   await using scene = await TwoHosts.create("one-directory");
   const { source } = scene;
@@ -94,4 +120,34 @@ Deno.test("doctor and status know guests on their way; neither side is without a
   const { checks } = JSON.parse((await source.run(["doctor", "--json"])).stdout);
   const guests = checks.find(({ check }: { check: string }) => check === "guests");
   assert.deepEqual([guests.verdict, guests.text], ["ok", "2 guests, none has lost a lock"]);
+});
+
+Deno.test("doctor tells of a migration whose side here has ended; that side has lost no lock", async () => {
+  await using scene = await TwoHosts.create();
+  const { source } = scene;
+  const leaving = await scene.startSleeping();
+  await scene.prepare();
+  await leaving.kill();
+  const [guest] = await statusIn(source);
+  assert.deepEqual([guest!.state, guest!.locks], ["stopped", { held: 0, unknown: 0, lost: 0, total: 4 }]);
+  const { checks } = JSON.parse((await source.run(["doctor", "--json"])).stdout);
+  const guests = checks.find(({ check }: { check: string }) => check === "guests");
+  assert.equal(guests.verdict, "warning");
+  assert.match(
+    guests.text,
+    /guest "vm1" has ended in the middle of a migration; .*lockvisor migrate cleanup/,
+  );
+  assert.equal((await source.run(["migrate", "cleanup", "--yes"])).code, 0);
+  assert.deepEqual(await statusIn(source), []);
+});
+
+Deno.test("a ticket is good for a week at most", async () => {
+  await using scene = await TwoHosts.create();
+  await scene.startSleeping();
+  const args = ["migrate", "prepare", "vm1", "--to", "ssh://hv2", "--ticket", scene.ticket, "--expires"];
+  for (const long of ["169h", "99999999999h"]) {
+    const { code, stderr } = await scene.source.run([...args, long]);
+    assert.deepEqual([code, /longer than a week/.test(stderr)], [64, true], stderr);
+  }
+  assert.equal((await scene.source.run([...args, "168h"])).code, 0);
 });

@@ -31,13 +31,22 @@ export async function prepare(
     throw new LockvisorError("usage", "migrate prepare: where to? add --to HOSTURI, such as ssh://hv2");
   }
   const expires = options.text("expires");
-  const lifetimeMs = expires === undefined ? undefined : parseDuration("--expires", expires);
+  const lifetimeMs = expires === undefined ? undefined : parseLifetime(expires);
   const session = await openSession(options, context);
   const record = findLivingGuest(session.store, name!);
   const lock = await session.domainLock(record);
   const ticket = await processMigratePrepare(lock, record, { destination: to, lifetimeMs });
   handOutTicket(ticket, options, context);
   return 0;
+}
+
+/** A ticket is a secret that lies about until it expires. */
+const LONGEST_LIFETIME_MS = 7 * 24 * 3_600_000;
+
+function parseLifetime(text: string): number {
+  const lifetimeMs = parseDuration("--expires", text);
+  if (lifetimeMs <= LONGEST_LIFETIME_MS) return lifetimeMs;
+  throw new LockvisorError("usage", `migrate prepare: --expires "${text}" is longer than a week (168h)`);
 }
 
 function handOutTicket(ticket: MigrationTicket, options: OptionValues, context: CliContext): void {

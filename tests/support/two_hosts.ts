@@ -3,7 +3,7 @@ import { QmpClient } from "../../lib/qmp/client.ts";
 import type { Guest } from "./guest.ts";
 import { qemuCommand } from "./qemu.ts";
 import { until } from "./until.ts";
-import { type Finished, World } from "./world.ts";
+import { World } from "./world.ts";
 
 /** How the two sides of a migration are related: two hosts, or one with two runtime directories, or one with one. */
 export type Hosts = "two" | "one-id" | "one-directory";
@@ -169,7 +169,9 @@ async function monitorAnswers(socket: string): Promise<void> {
 }
 
 /** The guests that a world's `status` shows. */
-export async function statusIn(world: World): Promise<{ pid: number; state: string; locks: Finished }[]> {
+export async function statusIn(
+  world: World,
+): Promise<{ pid: number; state: string; locks: Record<string, number> }[]> {
   const { code, stdout, stderr } = await world.run(["status", "--json"]);
   assert.equal(code, 0, stderr);
   return JSON.parse(stdout).guests;
