@@ -193,16 +193,19 @@ Deno.test("agent: records that are lost on both sides are made again, and the mi
 
 Deno.test("migrate complete --wait at the destination waits for a source in the same directory, and lets it work", async () => {
   await using scene = await TwoHosts.create("one-directory");
-  const leaving = await scene.startSleeping();
+  await scene.startQemu();
   await scene.prepare();
-  await scene.comeInSleeping();
+  await scene.comeInQemu();
+  await scene.send();
   const waiting = scene.end("complete", "in", "--wait=60s");
   await until(
     "it has begun to wait",
     () => (migrationOf(scene.source) as { arrived?: true }[])[1]?.arrived === true,
   );
-  await leaving.kill();
-  assert.equal((await scene.end("complete", "out")).code, 0);
+  let left: number | undefined;
+  scene.end("complete", "out").then(({ code }) => left = code);
+  await until("the source is completed", () => left !== undefined);
+  assert.equal(left, 0);
   const done = await waiting;
   assert.deepEqual([done.code, done.outcome], [0, "completed"], done.stderr);
 });

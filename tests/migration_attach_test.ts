@@ -139,6 +139,24 @@ for (const hosts of EVERYWHERE) {
   });
 }
 
+for (const hosts of ["two", "one-directory"] as const) {
+  Deno.test(`attach, ${hosts}: a source that has ended is not followed to its destination, which has the other slots`, async () => {
+    await using scene = await TwoHosts.create(hosts);
+    const { source, destination } = scene;
+    const leaving = await scene.startSleeping();
+    await scene.prepare();
+    const coming = await scene.comeInSleeping();
+    const before = [records(source), records(destination)];
+    await leaving.kill();
+    for (const world of new Set([source, destination])) {
+      const { code, guests } = await attach(world);
+      assert.equal(code, 0);
+      for (const { pid, repairs } of guests) assert.deepEqual([pid, repairs], [coming.pid, []]);
+    }
+    assert.deepEqual([records(source), records(destination)], before);
+  });
+}
+
 for (const lost of ["own", "incoming"] as const) {
   Deno.test(`attach: within one directory the ${lost} record alone was lost, and is made again`, async () => {
     await using scene = await TwoHosts.create("one-directory");
