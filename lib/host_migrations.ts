@@ -11,6 +11,7 @@ import type { HostSession } from "./host_session.ts";
 import { isUuid, normaliseUuid } from "./identity/key.ts";
 import { runningGuest } from "./manager/attached_record.ts";
 import type { GuestRecord, GuestState } from "./manager/guest_record.ts";
+import { isLockvisor } from "./manager/guest_view.ts";
 import { lookAtQemu } from "./manager/migrating_qemu.ts";
 import { type NextStep, nextStep, type QemuView } from "./manager/migration_plan.ts";
 import { findKnownGuest } from "./past_guest.ts";
@@ -70,7 +71,13 @@ export async function findMigration(
   }
   if (first !== undefined) return { kind: "migrating", record: first };
   const known = await findKnownGuest(session, nameOrUuid);
-  return known.kind === "past" ? known : { kind: "at-rest", record: known.record };
+  return known.kind === "past" ? known : { kind: "at-rest", record: asShown(known.record) };
+}
+
+/** A record says `starting` until somebody writes it anew. */
+function asShown(record: GuestRecord): GuestRecord {
+  const hasBegun = record.state === "starting" && !isLockvisor(record.carriers[0].pid);
+  return hasBegun ? { ...record, state: "running" } : record;
 }
 
 /** Every migration of this host, or one guest's, with what is left to do. */

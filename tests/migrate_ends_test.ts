@@ -94,3 +94,37 @@ Deno.test("gc leaves the offers of a guest that is leaving, and takes away those
   const late = await destination.run(["migrate", "in", "--ticket", ticket, "--", "true"]);
   assert.equal(late.code, 65, late.stderr);
 });
+
+Deno.test("cleanup lists what stopped half-way, and with --yes ends both sides of it within one host", async () => {
+  await using world = await MigrationWorld.create({ hosts: "one" });
+  const { source: host, lockspace } = world;
+  const guest = await startSleep(host, "vm1", ["--disk", await world.disk("d")]);
+  const cleanup = async (...options: string[]) => {
+    const { migrations } = await json(host, ["migrate", "cleanup", ...options]);
+    return migrations.map((
+      { side, next, result }: { side: string; next: { action: string }; result: string },
+    ) => `${side}: ${next.action}, ${result}`);
+  };
+  assert.deepEqual(await cleanup(), []);
+  const first = await comeInSleep(host, await world.prepare());
+  assert.deepEqual(await cleanup("--yes"), ["out: wait, waits", "in: wait, waits"]);
+  await first.kill();
+  assert.deepEqual(await cleanup(), ["out: wait, waits", "in: cancel, left"]);
+  assert.deepEqual(await cleanup("--yes"), ["out: wait, waits", "in: cancel, cancelled"]);
+  await done(host, ["migrate", "cancel", "vm1"]);
+  assert.deepEqual([slotsText([guest.pid], lockspace), world.leftOvers()], ["4 ab", []]);
+
+  const second = await comeInSleep(host, await world.prepare());
+  await guest.kill();
+  const { code, stdout } = await host.run(["migrate", "cleanup"]);
+  assert.equal(code, 0);
+  assert.match(stdout, /^guest "vm1" \(out\): complete, since its process has ended$/m);
+  assert.deepEqual(await cleanup("--yes"), ["out: complete, completed", "in: complete, completed"]);
+  assert.deepEqual([slotsText([second.pid], lockspace), world.leftOvers()], ["4 ab", []]);
+  const { guests } = await json(host, ["status"]);
+  assert.deepEqual(
+    guests.map(({ pid, state }: { pid: number; state: string }) => [pid, state]),
+    [[second.pid, "running"]],
+  );
+  assert.deepEqual(await cleanup("--yes"), []);
+});

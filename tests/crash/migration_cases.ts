@@ -272,7 +272,8 @@ const CONNECTION: MigrationCrash[] = [
     guest: "qemu",
     stage: "sending",
     kill: { kind: "connection", how: "stalled" },
-    operator: [["source", "cancel", 75], ["destination", "cancel"], CANCEL_SOURCE],
+    // It does not run on before the destination is known to have ended.
+    operator: [["source", "cancel", 75, "paused"], ["destination", "cancel"], CANCEL_SOURCE],
     ends: "source",
   },
 ];

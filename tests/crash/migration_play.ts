@@ -26,8 +26,8 @@ export type MigrateCommand = "prepare" | "in" | "complete" | "cancel";
 /** What the operator does on a host; `again` is the command that was killed. */
 export type StepAction = "again" | "cleanup" | "complete" | "cancel" | "gc";
 
-/** A step of the operator, and with which exit status it ends if not with 0. */
-export type Step = readonly [Side, StepAction, number?];
+/** A step of the operator, with which exit status it ends if not with 0, and what QEMU is like there then, if that matters. */
+export type Step = readonly [Side, StepAction, number?, string?];
 
 /** One row of the table. */
 export interface MigrationCrash {
@@ -108,7 +108,7 @@ async function comeToPass(
 async function take(
   scene: MigrationScene,
   { kill }: MigrationCrash,
-  [side, action, wanted = 0]: Step,
+  [side, action, wanted = 0, qemu]: Step,
 ): Promise<void> {
   const command = action === "again" && kill.kind === "command" ? kill.command : action;
   if (command === "in" && wanted === 0) return await scene.comeIn();
@@ -119,6 +119,7 @@ async function take(
     : argumentsOf(scene, command as MigrateCommand);
   const { code, stderr } = await scene.host(side).run(args);
   assert.equal(code, wanted, `${args.join(" ")} at the ${side}: ${stderr}`);
+  if (qemu !== undefined) assert.equal(await scene.qemus[side]!.state(), qemu);
 }
 
 /** Where a process of the guest lives, nobody else gets its disk. */

@@ -22,25 +22,29 @@ const STAGE_WORDS: Record<Stage, string> = {
   "both-completed": "both sides are completed",
 };
 
-/** When what is killed. */
-export function killText({ stage, before, kill }: MigrationCrash): string {
+/** What is killed and when, in one line. */
+export function killText(crash: MigrationCrash): string {
+  return `${stageText(crash)}: ${killedText(crash)}`;
+}
+
+function stageText({ stage, before, kill }: MigrationCrash): string {
+  if (before !== undefined) return "the destination is cancelled";
   const begins = kill.kind === "command" && kill.when === "sending-begins";
-  const when = before !== undefined
-    ? "the destination is cancelled"
-    : begins
-    ? `${STAGE_WORDS[stage]}, and QEMU begins to send meanwhile`
-    : STAGE_WORDS[stage];
+  return begins ? `${STAGE_WORDS[stage]}, and QEMU begins to send meanwhile` : STAGE_WORDS[stage];
+}
+
+function killedText({ kill }: MigrationCrash): string {
   switch (kill.kind) {
     case "command": {
       const passage = kill.passage === undefined || kill.passage === 1 ? "" : `, passage ${kill.passage}`;
-      return `${when}: \`migrate ${kill.command}\` on the ${kill.on} at \`${kill.at}\`${passage}`;
+      return `\`${kill.command}\` on the ${kill.on} at \`${kill.at}\`${passage}`;
     }
     case "process":
-      return `${when}: ${
-        kill.on === "both" ? "the guest's processes on both hosts" : `the guest's process on the ${kill.on}`
-      }`;
+      return kill.on === "both"
+        ? "the guest's processes on both hosts"
+        : `the guest's process on the ${kill.on}`;
     case "connection":
-      return `${when}: the connection ${kill.how === "broken" ? "breaks" : "stalls"}`;
+      return `the connection ${kill.how === "broken" ? "breaks" : "stalls"}`;
   }
 }
 
@@ -59,9 +63,10 @@ function endText(ends: Side | "nowhere"): string {
 
 /** The table in Markdown. */
 export function tableOf(played: readonly PlayedCrash[]): string {
-  const header = ["When what is killed", "Source then", "Destination then", "What is done", "The guest"];
+  const header = ["Stage", "Killed", "Source then", "Destination then", "What is done", "The guest"];
   const rows = played.map(({ crash, source, destination }) => [
-    killText(crash),
+    stageText(crash),
+    killedText(crash),
     source,
     destination,
     operatorText(crash),
