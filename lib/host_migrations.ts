@@ -86,16 +86,24 @@ export async function observeMigrations(
   records: readonly MigratingRecord[] = migratingRecords(session),
 ): Promise<ObservedMigration[]> {
   const observed: ObservedMigration[] = [];
-  for (const record of records) {
+  for (const record of records) observed.push(await observe(session, record));
+  return observed;
+}
+
+/** What cannot be known of one guest must not hide the others. */
+async function observe(session: HostSession, record: MigratingRecord): Promise<ObservedMigration> {
+  const view = await viewOrUndefined(record);
+  try {
     const { plugin } = await session.domainLock(record);
     const other = await plugin.driver.otherSide(runningGuest(record), record.migration);
-    const view = await viewOrUndefined(record);
     const next: NextStep = view === undefined
       ? { action: "wait", why: "its QEMU does not answer" }
       : nextStep(record.migration, view, other.held, Date.now());
-    observed.push({ record, view, other, next });
+    return { record, view, other, next };
+  } catch (error) {
+    if (!(error instanceof LockvisorError)) throw error;
+    return { record, view, other: { held: null, holders: [] }, next: { action: "wait", why: error.message } };
   }
-  return observed;
 }
 
 async function viewOrUndefined(record: GuestRecord): Promise<QemuView | undefined> {

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { breakKey } from "../lib/lockspace/break_key.ts";
 import { readNotes } from "../lib/lockspace/holder_note.ts";
 import { type Lockspace, openLockspace } from "../lib/lockspace/lockspace.ts";
+import { MOVING_GUESTS } from "./conformance/candidate.ts";
 import { gc, notes } from "./support/garbage.ts";
 import { lockFiles } from "./support/kernel.ts";
 import { statusIn, TwoHosts } from "./support/two_hosts.ts";
@@ -150,4 +151,26 @@ Deno.test("a ticket is good for a week at most", async () => {
     assert.deepEqual([code, /longer than a week/.test(stderr)], [64, true], stderr);
   }
   assert.equal((await scene.source.run([...args, "168h"])).code, 0);
+});
+
+Deno.test("migrate status: a guest whose plugin has vanished does not hide the others", async () => {
+  await using scene = await TwoHosts.create();
+  const { source } = scene;
+  const plugin = await MOVING_GUESTS.install(source);
+  await source.startRunning(["run", "--plugin", plugin, "--name", "vm2", "--", "sleep", "600"]);
+  await scene.startSleeping();
+  await scene.prepare();
+  const other = await source.run(["migrate", "prepare", "vm2", "--to", "ssh://hv2"]);
+  assert.equal(other.code, 0, other.stderr);
+  await Deno.remove(plugin);
+  const { code, stdout, stderr } = await source.run(["migrate", "status", "--json"]);
+  assert.equal(code, 0, stderr);
+  const { migrations } = JSON.parse(stdout);
+  const told = migrations.map(({ guest, next }: { guest: { name: string }; next: { why: string } }) => [
+    guest.name,
+    /there is no such file/.test(next.why) ? "no plugin" : "known",
+  ]);
+  assert.deepEqual(told.sort(), [["vm1", "known"], ["vm2", "no plugin"]]);
+  const cleaned = await source.run(["migrate", "cleanup", "--yes"]);
+  assert.equal(cleaned.code, 0, cleaned.stderr);
 });
