@@ -56,8 +56,7 @@ go_back() {
 
 # 2. At the destination lockvisor takes that half and becomes the QEMU that waits. The ticket goes by standard input.
 $THERE sh -s <<SCRIPT || go_back "the destination cannot be reached"
-umask 077
-file=\$(mktemp)
+file=\$(mktemp) # mode 0600
 cat >"\$file" <<'TICKET'
 $(cat "$ticket")
 TICKET
