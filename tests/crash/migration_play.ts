@@ -88,7 +88,7 @@ function argumentsOf({ ticket, world: { source } }: MigrationScene, command: Mig
     case "prepare":
       return ["migrate", "prepare", "vm1", "--to", "ssh://host-b", "--ticket", `${source.directory}/ticket`];
     case "in":
-      return ["migrate", "in", "--ticket", ticket, "--", "sleep", "600"];
+      return ["migrate", "in", "--ticket", ticket, "--", "true"];
     case "complete":
     case "cancel":
       return ["migrate", command, "vm1"];
