@@ -1,88 +1,13 @@
-import type { HostUri } from "../config/host_uri.ts";
 import { LockvisorError } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
-import { type ReceiveOrder, STREAM_SOCKET } from "./conversation.ts";
+import { withinDeadline } from "../qmp/deadline.ts";
 import { DestinationError, DestinationLink } from "./destination_link.ts";
-import { destinationStart, type OwnProgram } from "./destination_program.ts";
-import { type EarlierLimits, OutgoingQemu, type SendLimits, type SentGuest } from "./outgoing_qemu.ts";
+import { destinationStart } from "./destination_program.ts";
+import type { Move, MovedGuest, MovingGuest, Stage } from "./move.ts";
+import { type EarlierLimits, OutgoingQemu, type SentGuest } from "./outgoing_qemu.ts";
 import { terminateQuietly } from "./process_end.ts";
 import type { Progress } from "./progress.ts";
-import { withinDeadline } from "../qmp/deadline.ts";
-import {
-  giveToUserOf,
-  makeSocketDirectory,
-  newSocketDirectory,
-  removeSocketDirectory,
-} from "./socket_directory.ts";
-
-/** The locks of the guest that leaves, on the host that it leaves. */
-export interface DepartureLocks {
-  /** Gives up half of each lock. Gives the text of the ticket. @throws {LockvisorError} nothing has changed then */
-  prepare(): Promise<string>;
-  /** Notes that the guest is let go: from then on it never goes on here. */
-  letGo(): Promise<void>;
-  /** Notes that it is certain that the guest did not run there. */
-  holdAgain(): Promise<void>;
-  /** The guest has left: ends its QEMU here. @throws {LockvisorError} */
-  complete(): Promise<void>;
-  /** The guest stays, and runs on if it ran. @throws {LockvisorError} `locked` while somebody lives at the destination */
-  cancel(): Promise<void>;
-}
-
-/** The guest that moves, and how it is to be there. */
-export interface MovingGuest {
-  uuid: string;
-  name: string;
-  plugin: string;
-  pid: number;
-  /** Its QMP socket here. */
-  qmp: string;
-  there: Pick<ReceiveOrder, "command" | "directory" | "qmp" | "map">;
-}
-
-/** A whole migration. */
-export interface Move {
-  guest: MovingGuest;
-  destination: { text: string; uri: HostUri };
-  own: OwnProgram;
-  locks: DepartureLocks;
-  limits: SendLimits;
-  /** How long the memory may take, in milliseconds; Infinity for ever. */
-  timeoutMs: number;
-  /** Ends it, with an error as its reason, as long as it can go back. */
-  signal: AbortSignal;
-  watch(event: MoveEvent): void;
-}
-
-/** What is told of a migration while it goes on. */
-export type MoveEvent =
-  | { kind: "stage"; stage: Stage }
-  | { kind: "progress"; progress: Progress }
-  | { kind: "warning"; message: string };
-
-/** How far it has come. */
-export type Stage =
-  | "greeted"
-  | "prepared"
-  | "ready"
-  | "migrating"
-  | "sent"
-  | "running"
-  | "completed"
-  | "cancelling"
-  | "cancelled";
-
-/** A guest that has moved. */
-export interface MovedGuest {
-  pid: number;
-  /** Whether it has all of its locks there; if not, in words, who has the others. */
-  locks: { outcome: "complete" | "waiting"; holders: string };
-  sent: SentGuest;
-  /** From the last byte to the word that it runs there, in milliseconds. */
-  handOverMs: number;
-  /** From the stop of its processors here to the word that it runs there, in milliseconds; undefined if they stood still. */
-  stoodStillMs: number | undefined;
-}
+import { StreamPlace } from "./stream_place.ts";
 
 /** How long the receiver may take for each, in milliseconds: QEMU's start, its last part, and locks that are waited for. */
 const READY_MS = 90_000;
@@ -97,7 +22,7 @@ const CANCEL_MS = 20_000;
  * @throws {LockvisorError} what has failed, and where the guest is now
  */
 export async function moveGuest(move: Move): Promise<MovedGuest> {
-  const place = new StreamPlace(move);
+  const place = new StreamPlace(move.destination.uri, move.guest.pid);
   try {
     const { guest, destination, own, signal } = move;
     await withQemu(guest, (qemu) => qemu.requireSendable(guest.name));
@@ -113,34 +38,6 @@ export async function moveGuest(move: Move): Promise<MovedGuest> {
     }
   } finally {
     place.remove();
-  }
-}
-
-/** Where the memory of the guest goes through. */
-class StreamPlace {
-  /** At the destination; the receiver makes it. */
-  readonly directory = newSocketDirectory();
-  readonly #here: string | undefined;
-
-  constructor({ destination, guest }: Move) {
-    if (destination.uri.kind === "local") return;
-    this.#here = newSocketDirectory();
-    makeSocketDirectory(this.#here);
-    giveToUserOf(this.#here, guest.pid);
-  }
-
-  /** The socket that the source's QEMU connects to. */
-  get socket(): string {
-    return `${this.#here ?? this.directory}/${STREAM_SOCKET}`;
-  }
-
-  get forwarded(): { forward?: { here: string; there: string } } {
-    if (this.#here === undefined) return {};
-    return { forward: { here: this.socket, there: `${this.directory}/${STREAM_SOCKET}` } };
-  }
-
-  remove(): void {
-    if (this.#here !== undefined) removeSocketDirectory(this.#here);
   }
 }
 
@@ -208,8 +105,7 @@ async function goBack(move: Move, way: Way, error: unknown): Promise<unknown> {
   const { guest, locks } = move;
   tellStage(move, "cancelling");
   failpoint("migrate-run.cancelling");
-  const why = withLastWords(error, way.link);
-  await endThere(move, way, error);
+  const why = explained(error, [way.link.lastWords, await endThere(move, way, error)]);
   failpoint("migrate-run.receiver-cancelled");
   try {
     await locks.cancel();
@@ -217,7 +113,7 @@ async function goBack(move: Move, way: Way, error: unknown): Promise<unknown> {
     if (!(fault instanceof LockvisorError)) throw fault;
     return new LockvisorError(
       fault.code,
-      `${why.message}; and guest "${guest.name}" is not back here yet: ${fault.message}`,
+      `${why}; and guest "${guest.name}" is not back here yet: ${fault.message}`,
       { cause: error },
     );
   }
@@ -227,33 +123,37 @@ async function goBack(move: Move, way: Way, error: unknown): Promise<unknown> {
   }
   tellStage(move, "cancelled");
   if (!(error instanceof LockvisorError)) return error;
-  return new LockvisorError(error.code, `guest "${guest.name}" stays here, with its locks: ${why.message}`, {
+  return new LockvisorError(error.code, `guest "${guest.name}" stays here, with its locks: ${why}`, {
     cause: error,
   });
 }
 
-/** When a stream breaks, ssh may know why. */
-function withLastWords(error: unknown, link: DestinationLink): { message: string } {
+/** When a stream breaks, ssh or the destination may know why. */
+function explained(error: unknown, reasons: readonly string[]): string {
   const message = error instanceof Error ? error.message : String(error);
-  const words = link.lastWords;
-  return { message: words === "" || message.includes(words) ? message : `${message} (${words})` };
+  const further = reasons.filter((reason) => reason !== "" && !message.includes(reason));
+  return further.length === 0 ? message : `${message} (${further.join("; ")})`;
 }
 
-/** Ends what has been started at the destination. Where the receiver does not do it, its command line may. */
-async function endThere(move: Move, { link, isTold }: Way, error: unknown): Promise<void> {
-  if (!isTold || (error instanceof DestinationError && error.guest === "never-ran")) return;
+/**
+ * Ends what has been started at the destination. Where the receiver does not do it, its command line may. Gives what is told
+ * there of a fault.
+ */
+async function endThere(move: Move, { link, isTold }: Way, error: unknown): Promise<string> {
+  if (!isTold || (error instanceof DestinationError && error.guest === "never-ran")) return "";
   link.tell({ order: "cancel" });
   try {
     await link.await("cancelled", { withinMs: CANCEL_MS });
   } catch (fault) {
-    if (fault instanceof DestinationError && fault.guest === "never-ran") return;
+    if (fault instanceof DestinationError && fault.guest === "never-ran") return fault.message;
     await commandThere(move, ["migrate", "cancel", move.guest.uuid, "--side", "in"]);
   }
+  return "";
 }
 
 /** There is no way back: the guest may run at the destination from now on. */
 async function goForward(move: Move, way: Way, { pid, sent }: Arrived): Promise<MovedGuest> {
-  const { guest, locks, watch } = move;
+  const { locks, watch } = move;
   way.link.tell({ order: "go", processors: sent.processors });
   failpoint("migrate-run.going");
   try {
