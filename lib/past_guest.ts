@@ -28,6 +28,10 @@ export async function findKnownGuest(host: HostLock, nameOrUuid: string): Promis
   const leases = [];
   for (const uuid of uuids) leases.push({ uuid, ...await inspectOwnLease(host, uuid) });
   const held = leases.find(({ locked }) => locked === true);
+  // Whether a holder of another host lives is not known from here: the guest has moved there.
+  if (held !== undefined && held.holders.length > 0 && held.holders.every(({ alive }) => alive === null)) {
+    return { kind: "past", uuid: held.uuid };
+  }
   if (held !== undefined) {
     const { uuid, holders } = held;
     const who = holders.length === 0 ? "" : ` by ${holders.map(holderText).join(" and by ")}`;

@@ -18,10 +18,11 @@ import type {
   TakeBackOutcome,
   UnplugOutcome,
 } from "../lib/driver/contract.ts";
+import type { MigrationMethods } from "../lib/driver/migration.ts";
 import type { ProcessIdentity } from "../lib/process/process_identity.ts";
 
 /** The driver that takes no locks: guests are recorded, nothing is refused. */
-class NopDriver implements Driver {
+class NopDriver implements Omit<Driver, keyof MigrationMethods> {
   acquire(): Promise<AcquireOutcome> {
     return Promise.resolve({
       outcome: "granted",

@@ -12,6 +12,7 @@ import type {
   GrantedKey,
   Guest,
   Hold,
+  Holder,
   Holding,
   Inspection,
   Known,
@@ -26,6 +27,16 @@ import type {
   TakeBackOutcome,
   UnplugOutcome,
 } from "../lib/driver/contract.ts";
+import type {
+  Departure,
+  IncomingMigration,
+  Migration,
+  MigrationTicket,
+  OutgoingMigration,
+  TakeOverOutcome,
+  WithdrawOutcome,
+} from "../lib/driver/migration.ts";
+import type { LeavingGuest } from "../lib/carrier/migration_source.ts";
 import type { Carry } from "../lib/carrier/regain.ts";
 import { LockvisorError } from "../lib/errors.ts";
 import { failpoint } from "../lib/failpoint.ts";
@@ -306,6 +317,77 @@ class SyncManager implements Driver {
     }
   }
 
+  async makeTicket({ running, ...departure }: Departure): Promise<MigrationTicket> {
+    const { makeTicket } = await import("../lib/carrier/migration.ts");
+    return makeTicket(this.#openLockspace(), this.#moving(running), departure);
+  }
+
+  async offer(running: RunningGuest, ticket: MigrationTicket, migration: OutgoingMigration): Promise<void> {
+    const { offerSlots } = await import("../lib/carrier/migration.ts");
+    offerSlots(this.#openLockspace(), this.#moving(running), ticket, migration);
+  }
+
+  async acquireIncoming(
+    guest: Guest,
+    ticket: MigrationTicket,
+    resources: readonly ResolvedResource[],
+  ): Promise<AcquireOutcome> {
+    const { takeIncoming } = await import("../lib/carrier/migration.ts");
+    const lockspace = this.#openLockspace();
+    const lease = guestLease(guest);
+    const wanted = resources.map((each) => this.#isLocked(each) ? each : { ...each, identities: [] });
+    this.#objectToLocalLockspace(lockspace, wanted);
+    refuseTooManyLocks(planKeys([lease, ...wanted]).length * 2);
+    const arrival = { guest, ticket, lease, process: identifySelf(), host: this.#config.host };
+    const judge = patience();
+    while (true) {
+      const result = takeIncoming(lockspace, { ...arrival, plugin: definition.name, resources: wanted });
+      if (result.outcome === "granted") {
+        return {
+          outcome: "granted",
+          hold: { ...result.grant, leaseKeys: lease.identities.map(({ key }) => key) },
+        };
+      }
+      if (await judge(result.refusal.holders) === "final") return result;
+    }
+  }
+
+  async takeOver(running: RunningGuest, migration: IncomingMigration): Promise<TakeOverOutcome> {
+    const { takeOverSlots } = await import("../lib/carrier/migration.ts");
+    return takeOverSlots(this.#openLockspace(), this.#moving(running), migration);
+  }
+
+  async withdraw(running: RunningGuest): Promise<WithdrawOutcome> {
+    const { withdrawSlots } = await import("../lib/carrier/migration.ts");
+    return withdrawSlots(this.#openLockspace(), this.#moving(running));
+  }
+
+  async otherSide(running: RunningGuest, migration: Migration): Promise<{ held: Known; holders: Holder[] }> {
+    const { lookAtOtherSide } = await import("../lib/carrier/migration.ts");
+    return lookAtOtherSide(this.#openLockspace(), this.#moving(running), migration);
+  }
+
+  async leave(running: RunningGuest, migration: Migration): Promise<void> {
+    const { leaveKeys } = await import("../lib/carrier/migration.ts");
+    leaveKeys(this.#openLockspace(), this.#moving(running), migration);
+  }
+
+  #moving(running: RunningGuest): LeavingGuest {
+    const { guest, process } = running;
+    const lease = guestLease(guest);
+    const resources = [noted(lease), ...running.resources];
+    const leaseKeys = lease.identities.map(({ key }) => key);
+    return {
+      guest,
+      process,
+      host: this.#config.host,
+      plugin: definition.name,
+      resources,
+      running,
+      leaseKeys,
+    };
+  }
+
   holdings(pids?: readonly number[]): Holding[] {
     return holdingsIn(this.#openLockspace(), pids);
   }
@@ -363,7 +445,7 @@ function guestLease(guest: Guest): ResolvedResource {
 
 const definition: DriverDefinition = {
   name: "sync-manager",
-  capabilities: { resources: ["disk", "lease"], hotplug: true, migration: false, pause: true },
+  capabilities: { resources: ["disk", "lease"], hotplug: true, migration: true, pause: true },
   create: (config) => new SyncManager(config),
 };
 

@@ -11,6 +11,7 @@ import { run as gc } from "./gc.ts";
 import { acquire, release } from "./hotplug.ts";
 import { run as init } from "./init.ts";
 import { run as inspect } from "./inspect.ts";
+import { MIGRATE_COMMANDS } from "./migrate_definitions.ts";
 import { pause, resume } from "./pause.ts";
 import { RUN_COMMAND } from "./run_definition.ts";
 import { run as status } from "./status.ts";
@@ -296,4 +297,5 @@ export const COMMANDS: readonly CommandDefinition[] = [
     ],
     run: resume,
   },
+  ...MIGRATE_COMMANDS,
 ];

@@ -42,6 +42,20 @@ export function programHelp(commands: readonly CommandDefinition[]): string {
   ].join("\n");
 }
 
+/** The help of several commands that begin with the same word. */
+export function groupHelp(commands: readonly CommandDefinition[]): string {
+  const first = commands[0]!.name.split(" ")[0]!;
+  return [
+    `Usage: lockvisor ${first} COMMAND [OPTION]...`,
+    "",
+    "Commands:",
+    ...rows(commands.map(({ name, summary }) => [name, summary])),
+    "",
+    `lockvisor ${first} COMMAND --help tells more about a command.`,
+    "",
+  ].join("\n");
+}
+
 /** The help of one command. */
 export function commandHelp(command: CommandDefinition): string {
   return [

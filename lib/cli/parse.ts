@@ -35,7 +35,8 @@ export class OptionValues {
 /** What a whole command line asks for. */
 export type Request =
   | { kind: "run"; command: CommandDefinition; invocation: Invocation }
-  | { kind: "help"; command: CommandDefinition | undefined }
+  /** Of one command, of all whose names begin with the same word, or of the program. */
+  | { kind: "help"; command: CommandDefinition | undefined; group?: readonly CommandDefinition[] }
   | { kind: "version" };
 
 const HELP_OPTION: OptionDefinition = { name: "help", summary: "show this help" };
@@ -54,11 +55,20 @@ export function parseCommandLine(args: readonly string[], commands: readonly Com
   }
   if (first === undefined) throw new LockvisorError("usage", "which command? see: lockvisor --help");
   if (first === "help") {
-    const named = args[at + 1];
-    return { kind: "help", command: named === undefined ? undefined : commandNamed(named, commands) };
+    const named = args.slice(at + 1, at + 3).join(" ");
+    const members = membersOf(named, commands);
+    if (members.length > 0) return { kind: "help", command: undefined, group: members };
+    return { kind: "help", command: named === "" ? undefined : commandNamed(named, commands) };
   }
-  const command = commandNamed(first, commands);
-  const invocation = parseInvocation([...leading, ...args.slice(at + 1)], command);
+  const group = membersOf(first, commands);
+  if (group.length > 0) {
+    const second = args[at + 1];
+    if (second === "--help" || second === "-h") return { kind: "help", command: undefined, group };
+    if (second === undefined || second.startsWith("-")) throw whichOf(first, group);
+  }
+  const words = group.length > 0 ? 2 : 1;
+  const command = commandNamed(args.slice(at, at + words).join(" "), commands);
+  const invocation = parseInvocation([...leading, ...args.slice(at + words)], command);
   return invocation === "help" ? { kind: "help", command } : { kind: "run", command, invocation };
 }
 
@@ -77,9 +87,21 @@ function commandIndex(args: readonly string[]): number {
   return args.length;
 }
 
+/** The commands of two words that begin with this one. */
+function membersOf(first: string, commands: readonly CommandDefinition[]): CommandDefinition[] {
+  return commands.filter(({ name }) => name.startsWith(`${first} `));
+}
+
+function whichOf(first: string, group: readonly CommandDefinition[]): LockvisorError {
+  const members = group.map(({ name }) => name.slice(first.length + 1)).join(", ");
+  return new LockvisorError("usage", `${first}: which of ${members}? see: lockvisor ${first} --help`);
+}
+
 function commandNamed(name: string, commands: readonly CommandDefinition[]): CommandDefinition {
   const command = commands.find((candidate) => candidate.name === name);
   if (command === undefined) {
+    const group = membersOf(name.split(" ")[0]!, commands);
+    if (group.length > 0) throw whichOf(name.split(" ")[0]!, group);
     throw new LockvisorError("usage", `there is no command "${name}"; see: lockvisor --help`);
   }
   return command;
@@ -160,7 +182,7 @@ function checkedValue(command: CommandDefinition, definition: OptionDefinition, 
   if (value === undefined || (value === "" && definition.value !== "optional")) {
     throw wrong(command, `${rawName} needs a value: ${rawName} ${definition.placeholder}`);
   }
-  if (value.startsWith("-") && !inlineValue) {
+  if (value.startsWith("-") && value !== "-" && !inlineValue) {
     throw wrong(command, `${rawName} needs a value; one that begins with "-" is written ${rawName}=${value}`);
   }
   if (definition.choices !== undefined && !definition.choices.includes(value)) {

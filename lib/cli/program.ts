@@ -12,8 +12,15 @@ export async function runProgram(args: readonly string[], context: CliContext): 
       context.out(`lockvisor ${VERSION}\n`);
       return 0;
     case "help": {
-      const { COMMANDS, commandHelp, programHelp } = await import("./unhurried.ts");
-      context.out(request.command === undefined ? programHelp(COMMANDS) : commandHelp(request.command));
+      const { COMMANDS, commandHelp, groupHelp, programHelp } = await import("./unhurried.ts");
+      const { command, group } = request;
+      context.out(
+        command !== undefined
+          ? commandHelp(command)
+          : group !== undefined
+          ? groupHelp(group)
+          : programHelp(COMMANDS),
+      );
       return 0;
     }
     case "run":

@@ -3,4 +3,4 @@
  * is asked for: each further file of the program would cost a load.
  */
 export { COMMANDS } from "./commands.ts";
-export { commandHelp, programHelp } from "./help.ts";
+export { commandHelp, groupHelp, programHelp } from "./help.ts";

@@ -4,6 +4,7 @@ import type { ResolvedResource, ResourceType } from "../identity/resource.ts";
 import type { ProcessIdentity } from "../process/process_identity.ts";
 import type { Slot } from "../lockspace/slot.ts";
 import type { LockWatch } from "./lock_watch.ts";
+import type { Migration, MigrationMethods } from "./migration.ts";
 
 export type { ResolvedResource, ResourceType } from "../identity/resource.ts";
 export type { LockDoubt, LockWatch, WatchedGuest } from "./lock_watch.ts";
@@ -130,6 +131,8 @@ export interface Hold {
   /** The descriptors that `locks` names are made to survive execve(2): the program that we become holds them. */
   locks: CarriedLock[];
   grants?: readonly GrantedKey[];
+  /** Further descriptors that the program gets, with nothing locked in them yet. */
+  unlocked?: readonly number[];
   /** Keys of the lease that the guest has on itself. */
   leaseKeys: string[];
   /** Gives everything back, notes included. */
@@ -205,6 +208,8 @@ export interface NotedGuest {
   grants?: readonly GrantedKey[];
   /** What a pause gave up, and it has not taken back. */
   givenUp?: readonly GivenUpKey[];
+  /** It is on its way to or from another host. */
+  migration?: Migration;
 }
 
 /** What a driver is given when it is loaded. */
@@ -332,26 +337,36 @@ export interface WatchingMethods {
 
 /** A driver with all methods, as the manager works with it; only what mends or watches may be missing. */
 export interface Driver
-  extends CoreMethods, HotplugMethods, PauseMethods, TellingMethods, MendingMethods, WatchingMethods {}
+  extends
+    CoreMethods,
+    HotplugMethods,
+    PauseMethods,
+    MigrationMethods,
+    TellingMethods,
+    MendingMethods,
+    WatchingMethods {}
 
 /** A driver as it may be written: what it leaves out the manager fills in, with refusals and with "not known". */
 export type PartialDriver = CoreMethods & Partial<Driver>;
 
-interface Definition<Hotplug extends boolean, Pause extends boolean> {
+interface Definition<Hotplug extends boolean, Pause extends boolean, Migrating extends boolean> {
   name: string;
-  capabilities: DriverCapabilities & { hotplug: Hotplug; pause: Pause };
+  capabilities: DriverCapabilities & { hotplug: Hotplug; pause: Pause; migration: Migrating };
   create(
     config: DriverConfig,
   ):
     & CoreMethods
     & Partial<TellingMethods>
     & (Hotplug extends true ? HotplugMethods : unknown)
-    & (Pause extends true ? PauseMethods : unknown);
+    & (Pause extends true ? PauseMethods : unknown)
+    & (Migrating extends true ? MigrationMethods : unknown);
 }
 
+type DefinitionWith<Migrating extends boolean> =
+  | Definition<true, true, Migrating>
+  | Definition<true, false, Migrating>
+  | Definition<false, true, Migrating>
+  | Definition<false, false, Migrating>;
+
 /** A driver module's default export. Who declares an ability has its methods. */
-export type DriverDefinition =
-  | Definition<true, true>
-  | Definition<true, false>
-  | Definition<false, true>
-  | Definition<false, false>;
+export type DriverDefinition = DefinitionWith<true> | DefinitionWith<false>;

@@ -25,6 +25,11 @@ export function keyOf(text: string): string {
   return sha256Hex(text);
 }
 
+/** Whether an identity text means something on one host alone: its own paths, inodes, devices and sockets. */
+export function isHostIdentity(text: string, hostId: string): boolean {
+  return ["path", "inode", "block", "uri"].some((kind) => text.startsWith(`${kind}:${hostId}:`));
+}
+
 /** An identity with its key. */
 export function identity(text: string, scope: IdentityScope = "whole"): Identity {
   return { text, key: keyOf(text), scope };

@@ -129,7 +129,8 @@ export function noteOf(
   };
 }
 
-function onlyIdentity({ pid, startTime, bootId, pidNamespace }: ProcessIdentity): ProcessIdentity {
+/** A process without what else is known of it. */
+export function onlyIdentity({ pid, startTime, bootId, pidNamespace }: ProcessIdentity): ProcessIdentity {
   return { pid, startTime, bootId, pidNamespace };
 }
 

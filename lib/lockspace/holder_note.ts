@@ -1,5 +1,6 @@
 import { type Access, isAccess } from "../access.ts";
 import type { GrantedKey } from "../driver/contract.ts";
+import type { Migration } from "../driver/migration.ts";
 import { fileError } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
 import { removeIfPresent, writeThenRename } from "../files/atomic_write.ts";
@@ -7,6 +8,8 @@ import { isPresent } from "../files/presence.ts";
 import { isText, JsonFields, WrongShape } from "../files/json_shape.ts";
 import { readRecordFile } from "../files/record_file.ts";
 import { readGrants } from "./granted_key.ts";
+import { readMigration } from "./noted_migration.ts";
+import { OFFER_END } from "./offer_name.ts";
 import {
   isSameProcess,
   type Life,
@@ -42,13 +45,32 @@ export interface HolderNote {
   plugin: string;
   qmp: string | null;
   onLockFailure: string;
+  /** The guest is on its way to or from another host, and has one slot of each key. */
+  migration?: Migration;
 }
 
 const NOTE_VERSION = 1;
 
+/**
+ * Whose note it is: that of a guest that a host has, or of one that comes in there. Within one host a guest may be both for
+ * a while.
+ */
+export type NoteSide = "own" | "incoming";
+
 /** The file of a guest's note about a key. */
-export function notePath(lockspace: Lockspace, key: string, hostId: string, guestUuid: string): string {
-  return `${keyDirectory(lockspace, key)}/${hostId}.${guestUuid}.json`;
+export function notePath(
+  lockspace: Lockspace,
+  key: string,
+  hostId: string,
+  guestUuid: string,
+  side: NoteSide = "own",
+): string {
+  return `${keyDirectory(lockspace, key)}/${hostId}.${guestUuid}${side === "own" ? "" : ".incoming"}.json`;
+}
+
+/** The side that a note belongs to. */
+export function sideOfNote({ migration }: Pick<HolderNote, "migration">): NoteSide {
+  return migration?.role === "in" ? "incoming" : "own";
 }
 
 /** A note as text for its file. */
@@ -64,7 +86,7 @@ export function formatNote(note: HolderNote): string {
 export function writeNotes(lockspace: Lockspace, keys: readonly string[], note: HolderNote): void {
   const text = formatNote(note);
   const pathOf = (key: string) => {
-    const path = notePath(lockspace, key, note.host.id, note.guest.uuid);
+    const path = notePath(lockspace, key, note.host.id, note.guest.uuid, sideOfNote(note));
     if (isPresent(path)) removeIfPresent(path); // of an earlier life of the same guest
     return path;
   };
@@ -84,8 +106,14 @@ export function writeNotes(lockspace: Lockspace, keys: readonly string[], note: 
 }
 
 /** Takes a guest's own note away. */
-export function removeNote(lockspace: Lockspace, key: string, hostId: string, guestUuid: string): void {
-  removeIfPresent(notePath(lockspace, key, hostId, guestUuid));
+export function removeNote(
+  lockspace: Lockspace,
+  key: string,
+  hostId: string,
+  guestUuid: string,
+  side: NoteSide = "own",
+): void {
+  removeIfPresent(notePath(lockspace, key, hostId, guestUuid, side));
 }
 
 /** What stands in a note's place. */
@@ -106,18 +134,18 @@ export function readNotes(lockspace: Lockspace, key: string): NoteFile[] {
   return names.flatMap((name) => readNote(`${directory}/${name}`) ?? []);
 }
 
-/** Whether a file in a key's directory is a note, by its name: `<host-id>.<guest-uuid>.json`. */
+/** Whether a file in a key's directory is a note, by its name: `<host-id>.<guest-uuid>.json`, or `….incoming.json`. */
 export function isNoteName(name: string): boolean {
-  return /\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.json$/.test(name);
+  return /\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(\.incoming)?\.json$/.test(name);
 }
 
 /** A guest's own note about a key, if it is there and can be read. */
 export function readNoteOf(
   lockspace: Lockspace,
   key: string,
-  { hostId, uuid }: { hostId: string; uuid: string },
+  { hostId, uuid, side }: { hostId: string; uuid: string; side?: NoteSide },
 ): HolderNote | undefined {
-  const file = readNote(notePath(lockspace, key, hostId, uuid));
+  const file = readNote(notePath(lockspace, key, hostId, uuid, side));
   return file?.kind === "note" ? file.note : undefined;
 }
 
@@ -149,6 +177,7 @@ export function parseNote(value: unknown): HolderNote {
     plugin: fields.text("plugin"),
     qmp: fields.optionalText("qmp") ?? null,
     onLockFailure: fields.text("onLockFailure"),
+    ...readMigration(fields),
   };
 }
 
@@ -186,7 +215,8 @@ export const PAUSED_NOTE_END = ".paused.json";
 
 /** Whether a file beside a key means nothing to whoever has just got the key exclusively, by its name. */
 export function isStaleName(name: string): boolean {
-  return isNoteName(name) || name.endsWith(PAUSED_NOTE_END) || name.endsWith(".tmp");
+  return isNoteName(name) || name.endsWith(PAUSED_NOTE_END) || name.endsWith(OFFER_END) ||
+    name.endsWith(".tmp");
 }
 
 /**

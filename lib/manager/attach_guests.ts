@@ -2,7 +2,14 @@ import type { Driver, Known, LockEvidence, NotedGuest } from "../driver/contract
 import { LockvisorError } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
 import { commandLine, type Life, lifeOf } from "../process/process_identity.ts";
-import { followFork, recordFromNotes, unrecordedKeys, type Whereabouts, whereabouts } from "./attach_plan.ts";
+import {
+  followFork,
+  incomingHeirs,
+  recordFromNotes,
+  unrecordedKeys,
+  type Whereabouts,
+  whereabouts,
+} from "./attach_plan.ts";
 import type { GuestRecord, RecordedResource } from "./guest_record.ts";
 import type { GuestStore, RecordEntry } from "./guest_store.ts";
 import { HeldLocks, isAsRecorded, provenBy } from "./held_locks.ts";
@@ -110,7 +117,7 @@ function findGuests(
     }
     // One question for all guests that have ended: mostly none of them has left its lease to a child.
     const isFree = isDead(record) && leases() === false;
-    if (isFree || find(record.carriers[0], record.leaseKeys, mending).kind === "gone") {
+    if (isFree || find(record.carriers[0], record, mending).kind === "gone") {
       failpoint("attach.gone");
       store.remove(record);
       return [];
@@ -120,7 +127,7 @@ function findGuests(
   const known = new Set(records.map(({ uuid }) => uuid));
   const noted = driver.notedGuests(unrecordedKeys(seen.holdings, records))
     .filter(({ guest }) => !known.has(guest.uuid))
-    .filter(({ process, leaseKeys }) => ["same", "forked"].includes(find(process, leaseKeys, mending).kind))
+    .filter((each) => ["same", "forked"].includes(find(each.process, each, mending).kind))
     .map((each): Finding => ({
       ...mending,
       uuid: each.guest.uuid,
@@ -142,11 +149,16 @@ function once<Value>(find: () => Value): () => Value {
 
 function find(
   process: GuestRecord["carriers"][0] | NotedGuest["process"],
-  leaseKeys: readonly string[],
+  { leaseKeys, migration }: Pick<GuestRecord, "leaseKeys" | "migration">,
   { driver, seen: { holdings } }: Pick<MendingContext, "driver" | "seen">,
 ): Whereabouts {
   const life: Life = lifeOf(process);
-  return whereabouts(life, leaseKeys, { holdings, leaseHeld: () => driver.isHeld(leaseKeys), lifeOf });
+  if (migration === undefined) {
+    return whereabouts(life, leaseKeys, { holdings, leaseHeld: () => driver.isHeld(leaseKeys), lifeOf });
+  }
+  // Whoever else has the lease is the migration's other side.
+  const heirs = migration.role === "out" ? [] : incomingHeirs(holdings, leaseKeys);
+  return whereabouts(life, leaseKeys, { holdings: heirs, leaseHeld: () => false, lifeOf });
 }
 
 function asRecorded({ record, seen }: { record: GuestRecord; seen: HeldLocks }): AttachedGuest {
@@ -176,12 +188,12 @@ async function attend(
 }
 
 function followGuest(finding: Extract<Finding, { kind: "recorded" }>): GuestUnderRepair | undefined {
-  const { store, uuid } = finding;
-  const entry = store.read(uuid); // again: another lockvisor may have worked on it until now
+  const { store } = finding;
+  const entry = store.reread(finding.record); // again: another lockvisor may have worked on it until now
   if (entry?.kind !== "record") return undefined;
   const { record } = entry;
   const [{ pid }] = record.carriers;
-  const where = find(record.carriers[0], record.leaseKeys, finding);
+  const where = find(record.carriers[0], record, finding);
   switch (where.kind) {
     case "gone":
       store.remove(record);
@@ -227,7 +239,7 @@ function restoreRecord(context: AttachContext, finding: NotedFinding): GuestUnde
 
 function makeRecord({ hostId }: AttachContext, finding: NotedFinding): GuestRecord {
   const { noted, plugin, seen: { holdings } } = finding;
-  const where = find(noted.process, noted.leaseKeys, finding);
+  const where = find(noted.process, noted, finding);
   const process = where.kind === "forked" ? where.heir.process : noted.process;
   return recordFromNotes(noted, process, { holdings, hostId, plugin, command: commandLine(process.pid) });
 }

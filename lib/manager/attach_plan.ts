@@ -1,6 +1,6 @@
 import type { CarriedLock, Carrier, Holding, Known, NotedGuest } from "../driver/contract.ts";
 import type { Life, ProcessIdentity } from "../process/process_identity.ts";
-import type { GuestRecord } from "./guest_record.ts";
+import { type GuestRecord, stateOfMigration } from "./guest_record.ts";
 import { keysIn, slotsOf, wholeKeys } from "./held_locks.ts";
 import { verdictOnRecord } from "./guest_view.ts";
 
@@ -39,6 +39,13 @@ export function whereabouts(
   );
   if (heir !== undefined) return { kind: "forked", heir };
   return verdictOnRecord(life, leaseHeld()) === "drop" ? { kind: "gone" } : { kind: "hidden" };
+}
+
+/** The processes that may be a guest that comes in and forked: they have the slot that it came in by, and not the other. */
+export function incomingHeirs(holdings: readonly Holding[], leaseKeys: readonly string[]): Holding[] {
+  return holdings.filter(({ locks }) =>
+    locks.some(({ key, slots }) => leaseKeys.includes(key) && "b" in slots && !("a" in slots))
+  );
 }
 
 function isOlder(one: ProcessIdentity, other: ProcessIdentity): boolean {
@@ -91,7 +98,11 @@ export function recordFromNotes(
   return {
     ...noted.guest,
     plugin,
-    state: givenUp.length > 0 ? "paused" : "running",
+    state: noted.migration !== undefined
+      ? stateOfMigration(noted.migration)
+      : givenUp.length > 0
+      ? "paused"
+      : "running",
     since: noted.since,
     hostId,
     carriers: [{ ...process, kind: "guest", locks: only(own?.locks ?? []) }, ...carriers],
@@ -99,6 +110,7 @@ export function recordFromNotes(
     resources: noted.resources.map(({ type, name, access, keys }) => ({ type, name, access, keys })),
     grants: noted.grants ?? [],
     givenUp,
+    ...(noted.migration === undefined ? {} : { migration: noted.migration }),
     command,
   };
 }

@@ -30,7 +30,8 @@ export async function attachGuest(
   if (!isAtHand(store, nameOrUuid)) {
     await attachGuests({ store, hostId, drivers: new Map([[plugin, driver]]) });
   }
-  const record = findLivingGuest(store, nameOrUuid, name);
+  const known = findGuestIfKnown(store, nameOrUuid);
+  const record = known?.migration === undefined ? findLivingGuest(store, nameOrUuid, name) : known;
   if (record.plugin === plugin) return record;
   throw new LockvisorError(
     "data",
@@ -38,10 +39,14 @@ export async function attachGuest(
   );
 }
 
+/**
+ * Whether a guest has a record that will do: its process lives, or it is on its way to another host, which is brought to
+ * its end also when its process has ended.
+ */
 function isAtHand(store: AttachedContext["store"], nameOrUuid: string): boolean {
   try {
     const record = findGuestIfKnown(store, nameOrUuid);
-    return record !== undefined && lifeOf(record.carriers[0]) !== "dead";
+    return record !== undefined && (record.migration !== undefined || lifeOf(record.carriers[0]) !== "dead");
   } catch (error) {
     if (error instanceof LockvisorError && error.code === "data") return false;
     throw error;

@@ -4,6 +4,7 @@ import { lifeOf } from "../process/process_identity.ts";
 import { AbsentGuest } from "./absent_guest.ts";
 import type { GuestRecord, RecordedResource } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
+import { migrationText } from "./migration_plan.ts";
 import { claimsOf, unlockedResources } from "./lost_locks.ts";
 
 /** What is done to a guest that runs works with these. */
@@ -14,9 +15,28 @@ export interface AttachedContext {
   hostId: string;
 }
 
+/**
+ * The record as it is now, of a guest that lives and is not on its way to or from another host.
+ * @throws {LockvisorError} `data` when it does not live, `locked` while it migrates
+ */
+export function currentRecord(
+  store: GuestStore,
+  guest: Pick<GuestRecord, "uuid" | "name" | "carriers">,
+): GuestRecord {
+  const record = livingRecord(store, guest);
+  if (record.migration === undefined) return record;
+  throw new LockvisorError(
+    "locked",
+    `guest "${record.name}" ${migrationText(record.migration)}: complete or cancel that first`,
+  );
+}
+
 /** The record as it is now, of a guest that lives. @throws {LockvisorError} `data` when it does not */
-export function currentRecord(store: GuestStore, guest: Pick<GuestRecord, "uuid" | "name">): GuestRecord {
-  const entry = store.read(guest.uuid);
+export function livingRecord(
+  store: GuestStore,
+  guest: Pick<GuestRecord, "uuid" | "name" | "carriers">,
+): GuestRecord {
+  const entry = store.reread(guest);
   if (entry?.kind !== "record" || lifeOf(entry.record.carriers[0]) === "dead") {
     throw new AbsentGuest(`guest "${guest.name}" does not run any more`);
   }

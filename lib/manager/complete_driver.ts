@@ -21,7 +21,7 @@ export function completeDriver(plugin: Declared, own: PartialDriver): Driver {
       `plugin ${plugin.name} is no driver: ${missing}; see docs/plugins.md`,
     );
   }
-  const { hotplug, pause } = refusals(plugin);
+  const { hotplug, pause, migration } = refusals(plugin);
   const told = <Name extends keyof Driver>(name: Name, otherwise: Driver[Name]): Driver[Name] =>
     (own[name]?.bind(own) as Driver[Name] | undefined) ?? otherwise;
   const able = <Name extends keyof Driver>(ability: Ability, name: Name, otherwise: Driver[Name]) =>
@@ -34,6 +34,13 @@ export function completeDriver(plugin: Declared, own: PartialDriver): Driver {
     giveUp: able("pause", "giveUp", pause),
     takeBack: able("pause", "takeBack", pause),
     inquire: able("pause", "inquire", pause),
+    makeTicket: able("migration", "makeTicket", migration),
+    offer: able("migration", "offer", migration),
+    acquireIncoming: able("migration", "acquireIncoming", migration),
+    takeOver: able("migration", "takeOver", migration),
+    withdraw: able("migration", "withdraw", migration),
+    otherSide: able("migration", "otherSide", migration),
+    leave: able("migration", "leave", migration),
     forecast: told("forecast", () => {
       throw new LockvisorError(
         "unavailable",
@@ -60,6 +67,7 @@ export function completeDriver(plugin: Declared, own: PartialDriver): Driver {
 const METHODS_OF = {
   hotplug: ["adopt", "plug", "unplug"],
   pause: ["giveUp", "takeBack", "inquire"],
+  migration: ["makeTicket", "offer", "acquireIncoming", "takeOver", "withdraw", "otherSide", "leave"],
 } as const;
 
 /** What a driver lacks, in words. */
@@ -69,7 +77,7 @@ function missingMethod(
 ): string | undefined {
   const lacks = (method: keyof Driver) => typeof own?.[method] !== "function";
   if (lacks("acquire")) return `what "create" gave has no method "acquire"`;
-  for (const ability of ["hotplug", "pause"] as const) {
+  for (const ability of ["hotplug", "pause", "migration"] as const) {
     const method = abilities[ability] ? METHODS_OF[ability].find(lacks) : undefined;
     if (method !== undefined) return `it declares "${ability}" and has no method "${method}"`;
   }
@@ -77,7 +85,7 @@ function missingMethod(
   return undefined;
 }
 
-function refusals(plugin: Declared): Record<"hotplug" | "pause", () => never> {
+function refusals(plugin: Declared): Record<Ability, () => never> {
   const refuse = (ability: Ability, action: string) => (): never => {
     requireAbility(plugin, ability, action);
     throw new LockvisorError("internal", `plugin ${plugin.name} offers ${ability} and was refused`);
@@ -85,5 +93,6 @@ function refusals(plugin: Declared): Record<"hotplug" | "pause", () => never> {
   return {
     hotplug: refuse("hotplug", "lock or release for a guest that runs"),
     pause: refuse("pause", "give locks up or take them back"),
+    migration: refuse("migration", "move a guest to another host"),
   };
 }

@@ -68,7 +68,8 @@ export function chooseGuest<Guest extends { uuid: string; name: string }>(
   const byUuid = guests.find(({ uuid }) => uuid === nameOrUuid.toLowerCase());
   if (byUuid !== undefined) return byUuid;
   const named = guests.filter(({ name }) => name === nameOrUuid);
-  if (named.length <= 1) return named[0];
+  // A guest that migrates within this host is there twice; it is the side that it leaves from, which comes first.
+  if (named.every(({ uuid }) => uuid === named[0]!.uuid)) return named[0];
   const living = named.filter((guest) => lifeOfGuest(guest) !== "dead");
   const candidates = living.length > 0 ? living : named;
   if (candidates.length === 1) return candidates[0];

@@ -7,8 +7,10 @@ import type {
   OnLockFailure,
   ResourceType,
 } from "../driver/contract.ts";
+import type { Migration } from "../driver/migration.ts";
 import { isCount, isText, JsonFields, WrongShape } from "../files/json_shape.ts";
 import { readGrant, readGrants } from "../lockspace/granted_key.ts";
+import { readMigration } from "../lockspace/noted_migration.ts";
 import { readProcessIdentity } from "../process/process_identity.ts";
 
 /** The states in a guest's life. */
@@ -66,6 +68,8 @@ export interface GuestRecord {
   halted?: true;
   /** What is being done to the guest's processors: cut off, `attach` finishes it. */
   pending?: PendingChange;
+  /** It is on its way to or from another host: its carriers have one slot of each key that moves. */
+  migration?: Migration;
   command: string[];
   qmp: string | null;
   onLockFailure: OnLockFailure;
@@ -99,6 +103,7 @@ export function parseGuestRecord(value: unknown): GuestRecord {
     givenUp: fields.list("givenUp", readGrant),
     ...(fields.get("halted", isOptionalTrue, "true") === undefined ? {} : { halted: true }),
     ...readPending(fields),
+    ...readMigration(fields),
     command: fields.list("command", readText),
     qmp: fields.optionalText("qmp") ?? null,
     onLockFailure: fields.get("onLockFailure", isOnLockFailure, "pause, kill or ignore"),
@@ -187,6 +192,12 @@ export function settled(
 
 function isOptionalTrue(value: unknown): value is true | undefined {
   return value === true || value === undefined;
+}
+
+/** The state of a guest that is on its way; one that has come, and lacks only the source's slots, runs. */
+export function stateOfMigration(migration: Migration): GuestState {
+  if (migration.role === "out") return "migrating-out";
+  return migration.arrived ? "running" : "incoming";
 }
 
 /** The grants of a record after some of its keys were granted anew. */

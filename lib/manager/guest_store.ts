@@ -16,6 +16,14 @@ export type RecordEntry =
   | { kind: "record"; record: GuestRecord }
   | { kind: "damaged"; uuid: string; file: string; reason: string };
 
+/**
+ * Which of a guest's records: that of the guest itself, or that of the same guest as it comes in again on the host that it
+ * leaves, until its first process has ended.
+ */
+export type RecordSide = "own" | "incoming";
+
+const SIDES: readonly RecordSide[] = ["own", "incoming"];
+
 /** The records of this host's guests, `<runtime>/guests/<uuid>.json`. */
 export class GuestStore {
   readonly runtimeDir: string;
@@ -43,20 +51,29 @@ export class GuestStore {
    * @throws {LockvisorError} `permission` when somebody else may have written them: what a record names is stopped
    */
   list(): RecordEntry[] {
-    return this.uuids().flatMap((uuid) => this.read(uuid) ?? []);
+    const names = this.#names();
+    const own = names.flatMap((name) => uuidOfRecordFile(name) ?? []).sort();
+    const incoming = names.flatMap((name) => /^([0-9a-f-]{36})\.incoming\.json$/.exec(name)?.[1] ?? [])
+      .sort();
+    return [
+      ...own.flatMap((uuid) => this.read(uuid) ?? []),
+      ...incoming.flatMap((uuid) => this.read(uuid, "incoming") ?? []),
+    ];
   }
 
-  /** The UUIDs of all guests that have a record, in order. @throws {LockvisorError} as {@linkcode list} */
+  /** The UUIDs of all guests that have a record of their own, in order. @throws {LockvisorError} as {@linkcode list} */
   uuids(): string[] {
+    return this.#names().flatMap((name) => uuidOfRecordFile(name) ?? []).sort();
+  }
+
+  #names(): string[] {
     if (this.presence() === "absent") return [];
-    let names: string[];
     try {
-      names = Array.from(Deno.readDirSync(this.directory), (entry) => entry.name);
+      return Array.from(Deno.readDirSync(this.directory), (entry) => entry.name);
     } catch (error) {
       if (error instanceof Deno.errors.NotFound) return [];
       throw fileError(`read the directory ${this.directory}`, error);
     }
-    return names.flatMap((name) => uuidOfRecordFile(name) ?? []).sort();
   }
 
   /** Whether there is a place for records. @throws {LockvisorError} as {@linkcode list} */
@@ -70,8 +87,8 @@ export class GuestStore {
   }
 
   /** One guest's record, or undefined when there is none. */
-  read(uuid: string): RecordEntry | undefined {
-    const file = this.fileOf(uuid);
+  read(uuid: string, side: RecordSide = "own"): RecordEntry | undefined {
+    const file = this.fileOf(uuid, side);
     const content = readRecordFile(file);
     if (content.kind === "absent") return undefined;
     if (content.kind === "damaged") return { kind: "damaged", uuid, file, reason: content.reason };
@@ -83,6 +100,20 @@ export class GuestStore {
       if (error instanceof WrongShape) return { kind: "damaged", uuid, file, reason: error.message };
       throw error;
     }
+  }
+
+  /** The record as it is now, of the same start of a guest if that is still there, or else of the guest. */
+  reread(record: Pick<GuestRecord, "uuid" | "carriers">): RecordEntry | undefined {
+    const side = this.#sideOf(record);
+    return this.read(record.uuid, side ?? "own");
+  }
+
+  /** Which of the two records is of this start of a guest; undefined when neither is. */
+  #sideOf(record: Pick<GuestRecord, "uuid" | "carriers">): RecordSide | undefined {
+    return SIDES.find((side) => {
+      const entry = this.read(record.uuid, side);
+      return entry?.kind === "record" && isSameStart(entry.record, record);
+    });
   }
 
   /**
@@ -98,10 +129,21 @@ export class GuestStore {
         const entry = this.read(uuid);
         if (entry?.kind === "record") refuseRival(entry.record, record);
       }
-      writeThenRename(this.fileOf(record.uuid), formatGuestRecord(record), { replacing: "stale" });
+      const side = this.#sideToClaim(record);
+      writeThenRename(this.fileOf(record.uuid, side), formatGuestRecord(record), { replacing: "stale" });
       failpoint("record.claimed");
       if (record.uuid !== byName) writeThenRename(this.#aliasFile(byName), record.uuid);
     });
+  }
+
+  /** A guest that comes in where it leaves from lives twice for a while. @throws {LockvisorError} `locked` */
+  #sideToClaim(record: GuestRecord): RecordSide {
+    if (record.migration?.role !== "in") return "own";
+    const own = this.read(record.uuid);
+    if (own?.kind !== "record" || lifeOf(own.record.carriers[0]) === "dead") return "own";
+    const other = this.read(record.uuid, "incoming");
+    if (other?.kind === "record") refuseRival(other.record, record);
+    return "incoming";
   }
 
   /**
@@ -111,13 +153,24 @@ export class GuestStore {
   update(record: GuestRecord, change: (current: GuestRecord) => GuestRecord): GuestRecord {
     let changed: GuestRecord | undefined;
     this.#exclusively(() => {
-      const entry = this.read(record.uuid);
-      if (entry?.kind !== "record" || !isSameStart(entry.record, record)) return;
+      const side = this.#sideOf(record);
+      const entry = side === undefined ? undefined : this.read(record.uuid, side);
+      if (side === undefined || entry?.kind !== "record") return;
       changed = change(entry.record);
-      writeThenRename(this.fileOf(record.uuid), formatGuestRecord(changed));
+      writeThenRename(this.fileOf(record.uuid, side), formatGuestRecord(changed));
+      if (side === "incoming") this.#promote(record.uuid);
     });
     if (changed !== undefined) return changed;
     throw new AbsentGuest(`guest "${record.name}" has ended, or was started anew, meanwhile`);
+  }
+
+  /** A guest that has come in takes the place of the one that it was, once that has ended. */
+  #promote(uuid: string): void {
+    const incoming = this.read(uuid, "incoming");
+    if (incoming?.kind !== "record" || incoming.record.migration !== undefined) return;
+    const own = this.read(uuid);
+    if (own?.kind === "record" && lifeOf(own.record.carriers[0]) !== "dead") return;
+    Deno.renameSync(this.fileOf(uuid, "incoming"), this.fileOf(uuid));
   }
 
   /**
@@ -130,7 +183,8 @@ export class GuestStore {
     try {
       return await operation();
     } finally {
-      if (!isPresent(this.fileOf(uuid)) && isStillNamed(path, file)) removeIfPresent(path);
+      const hasRecord = SIDES.some((side) => isPresent(this.fileOf(uuid, side)));
+      if (!hasRecord && isStillNamed(path, file)) removeIfPresent(path);
       file.close();
     }
   }
@@ -156,8 +210,14 @@ export class GuestStore {
   /** Takes a guest's record away if it still is the one of this process. */
   remove(record: GuestRecord): void {
     this.#exclusively(() => {
-      const entry = this.read(record.uuid);
-      if (entry?.kind !== "record" || !isSameStart(entry.record, record)) return;
+      const side = this.#sideOf(record);
+      if (side === undefined) return;
+      if (side === "incoming" || isPresent(this.fileOf(record.uuid, "incoming"))) {
+        // What is beside the records is the other's as well.
+        failpoint("record.leaving");
+        removeIfPresent(this.fileOf(record.uuid, side));
+        return this.#promote(record.uuid);
+      }
       // The record last: as long as it is there, whoever was cut off is followed by somebody who removes the rest.
       const byName = uuidOfName(record.name);
       if (this.#aliased(byName) === record.uuid) removeIfPresent(this.#aliasFile(byName));
@@ -172,8 +232,8 @@ export class GuestStore {
   }
 
   /** The file of a guest's record, whether it is there or not. */
-  fileOf(uuid: string): string {
-    return `${this.directory}/${uuid}.json`;
+  fileOf(uuid: string, side: RecordSide = "own"): string {
+    return `${this.directory}/${uuid}${side === "own" ? "" : ".incoming"}.json`;
   }
 
   /** The file that leads from a name to a guest whose UUID was not made from it. */
@@ -239,9 +299,15 @@ function lockForChange(file: Deno.FsFile, path: string): void {
   }
 }
 
-function isSameStart(one: GuestRecord, other: GuestRecord): boolean {
+function isSameStart(one: Pick<GuestRecord, "carriers">, other: Pick<GuestRecord, "carriers">): boolean {
   const [a, b] = [one.carriers[0], other.carriers[0]];
   return a.pid === b.pid && a.startTime === b.startTime && a.bootId === b.bootId;
+}
+
+/** The two sides of one migration, within one host. */
+function isSameMigration(rival: GuestRecord, record: GuestRecord): boolean {
+  return rival.uuid === record.uuid && rival.migration?.role === "out" && record.migration?.role === "in" &&
+    rival.migration.ticketHash === record.migration.ticketHash;
 }
 
 function refuseRival(rival: GuestRecord, record: GuestRecord): void {
@@ -249,6 +315,7 @@ function refuseRival(rival: GuestRecord, record: GuestRecord): void {
   const clash = rival.uuid === record.uuid ? `guest ${rival.uuid}` : `a guest named "${record.name}"`;
   if (rival.uuid !== record.uuid && rival.name !== record.name) return;
   if (isSameStart(rival, record) || lifeOf(carrier) === "dead") return;
+  if (isSameMigration(rival, record)) return;
   const text = rival.uuid === record.uuid
     ? `${clash} is running already as "${rival.name}" (pid ${carrier.pid}, since ${rival.since})`
     : `${clash} is running already (uuid ${rival.uuid}, pid ${carrier.pid}, since ${rival.since}); names are unique on a host`;

@@ -72,9 +72,7 @@ export function observeHost(
     const { record } = entry;
     const life = lifeOf(record.carriers[0]);
     // Only a dead process asks for a look at the lease: a guest that forked lives on in its child.
-    const leaseHeld = life === "dead"
-      ? answerOf(() => driverOf(record.plugin)?.isHeld(record.leaseKeys) ?? null, faults)?.answer ?? null
-      : null;
+    const leaseHeld = life === "dead" ? leaseHeldBy(record, driverOf, faults) : null;
     if (verdictOnRecord(life, leaseHeld) === "drop") store.remove(record);
     else kept.push({ record, state: shownState(record, life, leaseHeld) });
   }
@@ -84,6 +82,17 @@ export function observeHost(
     return { view: viewOf(record, shown, state), locks: countLocks(record, shown) };
   });
   return { guests, damaged, ...(faults[0] === undefined ? {} : { fault: faults[0] }) };
+}
+
+/** Whether the lease of a guest whose process is dead is held by what may be the guest itself. */
+function leaseHeldBy(
+  { plugin, leaseKeys, migration }: GuestRecord,
+  driverOf: (plugin: string) => Driver | undefined,
+  faults: LockvisorError[],
+): Known {
+  // Of a guest that leaves, whoever has the lease is the other side; one that comes in may have forked.
+  if (migration !== undefined) return migration.role === "out" ? false : null;
+  return answerOf(() => driverOf(plugin)?.isHeld(leaseKeys) ?? null, faults)?.answer ?? null;
 }
 
 /** What the kernel shows of each guest's locks: each driver is asked once, for all of its guests. */

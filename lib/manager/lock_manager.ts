@@ -7,6 +7,7 @@ import type {
   ResolvedResource,
   ResourceType,
 } from "../driver/contract.ts";
+import type { IncomingGuest, MigrationTicket } from "../driver/migration.ts";
 import type { Access } from "../access.ts";
 import { LockvisorError } from "../errors.ts";
 import type { ResourceSpec } from "../identity/resource.ts";
@@ -16,6 +17,7 @@ import { requireAbility } from "./abilities.ts";
 import type { GuestRecord } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
 import type { HotplugReport } from "./hotplug_plan.ts";
+import type { ArrivalOutcome } from "./migrate_in.ts";
 import { type ManagerCall, type ManagerMode, type Phase, refuseOutOfOrder } from "./manager_phase.ts";
 import { checkParameter, type Parameters } from "./parameters.ts";
 import type { LocksWhilePaused } from "./pause_guest.ts";
@@ -37,6 +39,15 @@ export interface ManagerOptions {
   /** Where relative paths start; default: the current directory. */
   cwd?: string;
 }
+
+/** How a guest is prepared to leave. */
+interface Departing {
+  lifetimeMs: number;
+  incomingGuest: IncomingGuest;
+}
+
+/** How long a ticket is good unless somebody says, in milliseconds: long enough to start the destination by hand. */
+const TICKET_LIFETIME_MS = 600_000;
 
 /** What ends when a manager is freed. */
 export interface ManagerEnvironment extends ManagerOptions {
@@ -96,12 +107,32 @@ export class LockManager implements AsyncDisposable {
     this.#enter("acquireObject");
     const guest = this.#guest();
     this.#environment.store.prepare(this.#plugin.config.effectiveUid);
+    if (this.#environment.mode === "migrate") return await this.#acquireIncoming(guest);
     await this.#during(async (become) => {
       const taken = await takeForStart(
         { ...this.#context(), command: this.#parameters.command ?? [] },
         guest,
         this.#resources,
       );
+      become({ phase: "acquired", ...taken });
+    });
+  }
+
+  async #acquireIncoming(guest: Guest): Promise<void> {
+    const { ticket, command = [] } = this.#parameters;
+    if (ticket === undefined) {
+      throw new LockvisorError("usage", `acquireObject: by which ticket? set the parameter "ticket"`);
+    }
+    if (guest.uuid !== ticket.guest.uuid) {
+      throw new LockvisorError(
+        "data",
+        `the ticket is for guest "${ticket.guest.name}" (uuid ${ticket.guest.uuid}), not for guest "${guest.name}" (uuid ${guest.uuid})`,
+      );
+    }
+    const { resolveForTicket, takeForIncoming } = await import("./migrating_guest.ts");
+    await this.#during(async (become) => {
+      const resources = resolveForTicket(ticket, this.#resources, this.#scope());
+      const taken = await takeForIncoming({ ...this.#context(), command }, { guest, ticket }, resources);
       become({ phase: "acquired", ...taken });
     });
   }
@@ -113,11 +144,12 @@ export class LockManager implements AsyncDisposable {
     for (const { slots } of this.#phase.hold.locks) {
       for (const descriptor of Object.values(slots)) setOnExec(descriptor, "kept");
     }
+    for (const descriptor of this.#phase.hold.unlocked ?? []) setOnExec(descriptor, "kept");
   }
 
   /**
    * Finds a guest that runs, by its uuid or name. Where its record is lost or tells of a process that has ended, it is
-   * looked for with the kernel, and its record is made right.
+   * looked for with the kernel, and its record is made right. In mode `migrate`: a guest that comes in.
    * @throws {LockvisorError} `data` when it does not run on this host
    */
   async attach(): Promise<void> {
@@ -126,6 +158,11 @@ export class LockManager implements AsyncDisposable {
     const wanted = uuid ?? name;
     if (wanted === undefined) {
       throw new LockvisorError("usage", `attach: the guest has no name; set the parameter "name" or "uuid"`);
+    }
+    if (this.#environment.mode === "migrate") {
+      const { attachIncoming } = await import("./migrating_guest.ts");
+      this.#phase = { phase: "attached", record: attachIncoming(this.#context(), wanted) };
+      return;
     }
     const { attachGuest } = await import("./attached_guest.ts");
     await this.#during(async (become) => {
@@ -247,19 +284,79 @@ export class LockManager implements AsyncDisposable {
     });
   }
 
-  /** Prepares the guest to leave for another host. @throws {LockvisorError} `unavailable` */
-  prepareMigrate(hostUri: string): never {
-    this.#refuseMigration("prepareMigrate", `migrate guest to ${hostUri}`);
+  /**
+   * Prepares the guest to leave for another host: whoever has the ticket may come in there. Again: with a new ticket.
+   * @param hostUri where it goes to
+   * @param options.lifetimeMs how long the ticket is good, in milliseconds
+   * @throws {LockvisorError} `locked` when somebody has come in by an earlier ticket
+   */
+  async prepareMigrate(
+    hostUri: string,
+    { lifetimeMs = TICKET_LIFETIME_MS, incomingGuest = "unwatched" }: Partial<Departing> = {},
+  ): Promise<MigrationTicket> {
+    const record = this.#migrating("prepareMigrate", `migrate to ${hostUri}`);
+    const uri = checkParameter("uri", hostUri);
+    return await this.#during(async (become) => {
+      const { prepareGuest } = await import("./migrating_guest.ts");
+      const destination = { uri, lifetimeMs, incomingGuest, scope: this.#scope() };
+      const prepared = await prepareGuest(this.#context(), record, destination);
+      become({ phase: "attached", record: prepared.record });
+      return prepared.ticket;
+    });
   }
 
-  /** Ends a migration on the side that the guest has left. @throws {LockvisorError} `unavailable` */
-  completeMigrateOut({ cancel }: { cancel: boolean }): never {
-    this.#refuseMigration("completeMigrateOut", `${cancel ? "cancel" : "complete"} a migration`);
+  /** Notes that whoever drives the migration lets the guest run at the destination: this side never goes back then. */
+  async noteIncomingGuest(incomingGuest: IncomingGuest): Promise<void> {
+    const record = this.#migrating("noteIncomingGuest", "let a guest run at its destination");
+    await this.#during(async (become) => {
+      const { noteIncomingGuest } = await import("./migrating_guest.ts");
+      become({ phase: "attached", record: noteIncomingGuest(this.#context(), record, incomingGuest) });
+    });
   }
 
-  /** Ends a migration on the side that the guest came to. @throws {LockvisorError} `unavailable` */
-  completeMigrateIn({ cancel }: { cancel: boolean }): never {
-    this.#refuseMigration("completeMigrateIn", `${cancel ? "cancel" : "complete"} a migration`);
+  /**
+   * Ends a migration on the side that the guest leaves: it has left, and its process here is ended; or, with `cancel`, it
+   * stays, has its locks back and runs on. May be repeated, before or after the other side's.
+   * @throws {LockvisorError} `locked` while the guest runs here, or while the destination lives; `data` when it cannot go
+   * back
+   */
+  async completeMigrateOut({ cancel }: { cancel: boolean }): Promise<void> {
+    const record = this.#migrating("completeMigrateOut", `${cancel ? "cancel" : "complete"} a migration`);
+    await this.#during(async (become) => {
+      const { cancelOut, completeOut } = await import("./migrating_guest.ts");
+      if (cancel) return become({ phase: "attached", record: await cancelOut(this.#context(), record) });
+      await completeOut(this.#context(), record);
+      become({ phase: "shut-down" });
+    });
+  }
+
+  /**
+   * Ends a migration on the side that the guest comes to: it has come, and gets the source's half of its locks; or, with
+   * `cancel`, it does not come, and its process here is ended. May be repeated, before or after the other side's.
+   * @param options.waitMs how long to wait for the source to let go, in milliseconds
+   * @returns `waiting` while the source has its half: the guest is safe with its own, and this is to be done again
+   */
+  async completeMigrateIn(
+    { cancel, waitMs = 0 }: { cancel: boolean; waitMs?: number },
+  ): Promise<"cancelled" | ArrivalOutcome> {
+    const phase = this.#phase;
+    const record = this.#migrating("completeMigrateIn", `${cancel ? "cancel" : "complete"} a migration`);
+    return await this.#during(async (become) => {
+      const { cancelIn, completeIn } = await import("./migrating_guest.ts");
+      if (cancel) {
+        if (phase.phase === "acquired") this.#giveBack(phase);
+        else await cancelIn(this.#context(), record);
+        become({ phase: "shut-down" });
+        return "cancelled";
+      }
+      const arrival = await completeIn(this.#context(), record, { waitMs });
+      become(
+        phase.phase === "acquired"
+          ? { ...phase, record: arrival.record }
+          : { phase: "attached", record: arrival.record },
+      );
+      return arrival;
+    });
   }
 
   /** The program that a management tool puts before the guest's command: this one. */
@@ -274,6 +371,8 @@ export class LockManager implements AsyncDisposable {
     const { name: plugin, config } = this.#plugin;
     const { runtimeDir } = this.#environment.store;
     return supervisorArguments({
+      mode: this.#environment.mode,
+      ticket: this.#parameters.ticket,
       plugin,
       config,
       runtimeDir,
@@ -344,10 +443,11 @@ export class LockManager implements AsyncDisposable {
     throw new LockvisorError("internal", `${call}: the manager has no guest`);
   }
 
-  #refuseMigration(call: ManagerCall, action: string): never {
+  /** The record of a guest that may migrate. */
+  #migrating(call: ManagerCall, action: string): GuestRecord {
     this.#enter(call);
     requireAbility(this.#plugin, "migration", action);
-    throw new LockvisorError("internal", `${call}: a driver with migration was loaded`);
+    return this.#record(call);
   }
 
   #context() {

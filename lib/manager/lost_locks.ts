@@ -1,5 +1,10 @@
 import type { CarrierClaim, Known, LockEvidence } from "../driver/contract.ts";
-import type { GuestRecord, GuestState, RecordedResource } from "./guest_record.ts";
+import {
+  type GuestRecord,
+  type GuestState,
+  type RecordedResource,
+  stateOfMigration,
+} from "./guest_record.ts";
 
 /** What a record says that the guest's carriers hold, as drivers are asked for evidence. */
 export function claimsOf({ carriers, grants }: Pick<GuestRecord, "carriers" | "grants">): CarrierClaim[] {
@@ -67,11 +72,12 @@ export function ownLease({ uuid, leaseKeys }: GuestRecord): RecordedResource[] {
  * that was halted for want of them is paused once it has them again, until somebody resumes it.
  */
 export function stateByLocks(
-  { state, halted }: Pick<GuestRecord, "state" | "halted">,
+  { state, halted, migration }: Pick<GuestRecord, "state" | "halted" | "migration">,
   locks: "held" | "lost",
 ): GuestState {
   if (state === "paused") return state;
   if (locks === "lost") return "lock-lost";
   if (state !== "lock-lost") return state;
+  if (migration !== undefined) return stateOfMigration(migration);
   return halted === undefined ? "running" : "paused";
 }

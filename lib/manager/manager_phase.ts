@@ -36,6 +36,7 @@ const ALLOWED = {
   resume: ["attached"],
   inquire: ["attached"],
   prepareMigrate: ["attached"],
+  noteIncomingGuest: ["attached"],
   completeMigrateOut: ["attached"],
   completeMigrateIn: ["acquired", "attached"],
   shutdown: ["acquired", "attached"],
@@ -47,14 +48,22 @@ const ALLOWED = {
 /** A call of the contract. */
 export type ManagerCall = keyof typeof ALLOWED;
 
-/** Calls that belong to one mode only: what starts is acquired, what runs is attached. */
-const MODES: Partial<Record<ManagerCall, ManagerMode>> = {
-  acquireObject: "start",
-  forecast: "start",
-  supervisorPath: "start",
-  supervisorArgs: "start",
-  attach: "attach",
-  adoptObject: "attach",
+/** Calls that belong to some modes only: what starts or comes in is acquired, what runs or has come in is attached. */
+const MODES: Partial<Record<ManagerCall, readonly ManagerMode[]>> = {
+  acquireObject: ["start", "migrate"],
+  forecast: ["start"],
+  supervisorPath: ["start", "migrate"],
+  supervisorArgs: ["start", "migrate"],
+  attach: ["attach", "migrate"],
+  adoptObject: ["attach"],
+  acquireResource: ["attach"],
+  releaseResource: ["attach"],
+  pause: ["attach"],
+  resume: ["attach"],
+  prepareMigrate: ["attach"],
+  noteIncomingGuest: ["attach"],
+  completeMigrateOut: ["attach"],
+  completeMigrateIn: ["attach", "migrate"],
 };
 
 /**
@@ -71,9 +80,11 @@ export function refuseOutOfOrder(call: ManagerCall, mode: ManagerMode, phase: Ph
     );
   }
   const only = MODES[call];
-  if (only === undefined || only === mode) return;
+  if (only === undefined || only.includes(mode)) return;
   throw new LockvisorError(
     "usage",
-    `${call}: not possible for a manager of mode "${mode}", only for "${only}"`,
+    `${call}: not possible for a manager of mode "${mode}", only for ${
+      only.map((name) => `"${name}"`).join(" or ")
+    }`,
   );
 }

@@ -9,6 +9,7 @@ import { type GuestRecord, withGrants } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
 import { HeldLocks, keysIn, knownKeys, otherwiseHeld, slotsOf, wantedKeys, wholeKeys } from "./held_locks.ts";
 import { claimsOf, lostResources, unheldKeys } from "./lost_locks.ts";
+import { migrationText } from "./migration_plan.ts";
 import { type Obstacle, obstacleOf } from "./obstacle.ts";
 import { finishPausing, finishResuming, giveUpLocks } from "./pause_guest.ts";
 
@@ -34,6 +35,13 @@ export interface MendingContext {
  * may be done again after it was cut off.
  */
 export async function mendGuest(context: MendingContext, guest: GuestUnderRepair): Promise<GuestUnderRepair> {
+  const { migration } = guest.record;
+  if (migration !== undefined) {
+    return {
+      ...guest,
+      warnings: [...guest.warnings, `${migrationText(migration)}; see: lockvisor migrate status`],
+    };
+  }
   let mended = guest;
   for (const step of MENDING) {
     mended = await step(context, mended);

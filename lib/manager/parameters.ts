@@ -1,4 +1,5 @@
 import type { OnLockFailure } from "../driver/contract.ts";
+import type { MigrationTicket } from "../driver/migration.ts";
 import { LockvisorError } from "../errors.ts";
 import { normaliseUuid } from "../identity/key.ts";
 import { isOnLockFailure } from "./guest_record.ts";
@@ -14,6 +15,8 @@ export interface Parameters {
   /** The path of the guest's QMP socket. */
   qmp: string;
   "on-lock-failure": OnLockFailure;
+  /** The ticket that a guest comes in by, as `prepareMigrate` gave it. */
+  ticket: MigrationTicket;
   /** The command that the guest is, for people. */
   command: string[];
 }
@@ -40,6 +43,11 @@ const CHECKS: Checks = {
   "on-lock-failure": (value) => {
     if (isOnLockFailure(value)) return value;
     throw wrongValue("on-lock-failure", value, "pause, kill or ignore");
+  },
+  ticket: (value) => {
+    // What it says is looked at when it is used; the start of a guest shall not read how.
+    if (typeof value === "object" && value !== null && "secret" in value) return value as MigrationTicket;
+    throw new LockvisorError("usage", "ticket: the value is no ticket of a migration");
   },
   command: (value) => {
     if (Array.isArray(value) && value.every((word) => typeof word === "string")) return value;

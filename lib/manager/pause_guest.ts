@@ -1,7 +1,13 @@
 import type { Carrier, GivenUpKey, GrantedKey, TakeBackOutcome } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
-import { type AttachedContext, currentRecord, refuseLostLocks, runningGuest } from "./attached_record.ts";
+import {
+  type AttachedContext,
+  currentRecord,
+  livingRecord,
+  refuseLostLocks,
+  runningGuest,
+} from "./attached_record.ts";
 import { finishRelease } from "./finish_release.ts";
 import { hasMonitor } from "./guest_monitor.ts";
 import { type GuestRecord, settled, withGrants } from "./guest_record.ts";
@@ -164,7 +170,7 @@ export function givenUpKeys(
 
 /** The state of all locks of a guest on its resources: those that it holds, and those that a pause has given up. */
 export async function inquireGuest({ driver, store }: AttachedContext, guest: GuestRecord): Promise<string> {
-  const record = currentRecord(store, guest);
+  const record = livingRecord(store, guest);
   const givenUp = new Set(record.givenUp.map(({ key }) => key));
   const held = keysToGiveUp(record, record.resources).filter((key) => !givenUp.has(key));
   return formatLockState([...record.givenUp, ...await driver.inquire(runningGuest(record), held)]);

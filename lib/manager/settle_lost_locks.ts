@@ -38,7 +38,7 @@ export async function settleLostLocks(
   means: LostLockMeans,
 ): Promise<(AttachedGuest & { fate: LostLockFate }) | undefined> {
   return await means.store.withGuest(guest.record.uuid, async () => {
-    const entry = means.store.read(guest.record.uuid);
+    const entry = means.store.reread(guest.record);
     if (entry?.kind !== "record") return undefined;
     const { record } = entry;
     const lost = lostResources(record, means.driver.evidence(claimsOf(record)).flat());

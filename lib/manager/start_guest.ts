@@ -27,7 +27,7 @@ export async function takeForStart(
   if (result.outcome === "refused") throw lockedError(result.refusal);
   const { hold } = result;
   try {
-    const record = recordOf(context, { guest, hold }, resources);
+    const record = recordOfStart(context, { guest, hold }, resources);
     context.store.claim(record);
     failpoint("run.recorded");
     return { hold, record };
@@ -37,7 +37,8 @@ export async function takeForStart(
   }
 }
 
-function recordOf(
+/** The record of a guest that is about to start in this process. */
+export function recordOfStart(
   { driver, plugin, hostId, command }: StartContext,
   { guest, hold }: { guest: Guest; hold: Hold },
   resources: readonly ResolvedResource[],

@@ -1,7 +1,12 @@
+import type { MigrationTicket } from "../driver/migration.ts";
+import type { ManagerMode } from "./manager_phase.ts";
 import type { DriverConfig, Guest, ResolvedResource } from "../driver/contract.ts";
 
 /** What a supervisor is told of: the guest, what it uses, and where its locks and records are. */
 export interface Supervised {
+  mode: ManagerMode;
+  /** Of a guest that comes in. */
+  ticket: MigrationTicket | undefined;
   plugin: string;
   guest: Guest;
   resources: readonly ResolvedResource[];
@@ -9,8 +14,23 @@ export interface Supervised {
   runtimeDir: string;
 }
 
-/** The arguments with which this program starts a guest, up to and with the `--` before the guest's command. */
-export function supervisorArguments({ plugin, guest, resources, config, runtimeDir }: Supervised): string[] {
+/**
+ * The arguments with which this program starts a guest, up to and with the `--` before the guest's command. A guest that
+ * comes in gets its ticket by standard input: arguments can be read by everybody.
+ */
+export function supervisorArguments(
+  { mode, plugin, guest, resources, config, runtimeDir, ticket }: Supervised,
+): string[] {
+  if (mode === "migrate") {
+    const socket = guest.qmp === null ? [] : [`--qmp=${guest.qmp}`];
+    const maps = (ticket?.resources ?? []).flatMap(({ type, name, keys }) => {
+      const here = resources.find((each) =>
+        each.type === type && each.identities.some(({ key }) => keys.includes(key))
+      );
+      return here === undefined || here.name === name ? [] : [`--map=${name}=${here.name}`];
+    });
+    return ["migrate", "in", "--ticket=-", ...maps, ...socket, ...settingArguments(config, runtimeDir), "--"];
+  }
   // With "=", since a value may begin with a dash.
   const args = ["run", `--plugin=${plugin}`, `--name=${guest.name}`, `--uuid=${guest.uuid}`];
   if (guest.id !== null) args.push(`--id=${guest.id}`);

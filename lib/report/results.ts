@@ -1,10 +1,12 @@
-import type { Forecast, Inspection, ResolvedResource } from "../driver/contract.ts";
+import { formatTicket, type MigrationTicket } from "../domain_migration.ts";
+import type { Forecast, Holder, Inspection, ResolvedResource } from "../driver/contract.ts";
 import type { LockvisorError } from "../errors.ts";
 import type { AttachedGuest } from "../manager/attach_guests.ts";
 import type { GuestRecord } from "../manager/guest_record.ts";
 import type { ObservedGuest } from "../manager/guest_view.ts";
 import type { HotplugReport } from "../manager/hotplug_plan.ts";
 import type { StoppedGuest } from "../guest_stop.ts";
+import type { FoundMigration, MigrationOutcome, ObservedMigration } from "../host_migrations.ts";
 
 /*
  * What commands have done and seen, as programs read it: the same words on the command line with --json and from the
@@ -43,6 +45,45 @@ export function stopResult({ guest, outcome, tookMs, locks }: StoppedGuest) {
     ? { outcome: "stopped", by: outcome.means }
     : { outcome: "already-stopped", by: null };
   return { guest, ...facts, tookMs, locks };
+}
+
+/** A guest that may move: its ticket, or the file that it is in. */
+export function preparedResult(ticket: MigrationTicket, file: string | undefined) {
+  const { guest: { uuid, name }, destination, expires } = ticket;
+  const where = file === undefined ? { ticket: JSON.parse(formatTicket(ticket)) } : { ticketFile: file };
+  return { guest: { uuid, name }, destination, expires, ...where };
+}
+
+/** What became of one side of a migration; `holders` have the other half of the locks. */
+export function migrationEndResult(
+  found: FoundMigration,
+  outcome: MigrationOutcome | "at-rest",
+  holders: readonly Holder[],
+) {
+  if (found.kind === "past") {
+    return { guest: { uuid: found.uuid, name: null, state: "stopped" }, side: null, outcome, holders };
+  }
+  const { uuid, name, state, migration } = found.record;
+  return { guest: { uuid, name, state }, side: migration?.role ?? null, outcome, holders };
+}
+
+/** A guest on its way, and what is left to do on this host. */
+export function migrationResult({ record, view, other, next }: ObservedMigration) {
+  const { uuid, name, state, carriers: [{ pid }], migration } = record;
+  return {
+    guest: { uuid, name, state, pid },
+    side: migration.role,
+    otherSide: migration.role === "out" ? migration.destination : migration.source,
+    otherSideHasItsHalf: other.held,
+    holders: other.holders,
+    qemu: view === undefined
+      ? null
+      : view.kind === "seen"
+      ? { run: view.run, sending: view.sending }
+      : view.kind,
+    ...(migration.role === "out" ? { expires: migration.expires } : {}),
+    next: { action: next.action, why: next.why },
+  };
 }
 
 /** Guests after attaching. */

@@ -1,0 +1,110 @@
+import type { Holder, Known } from "../driver/contract.ts";
+import type { IncomingMigration, Migration, TakeOverOutcome } from "../driver/migration.ts";
+import { failpoint } from "../failpoint.ts";
+import { noteOf } from "../lockspace/grant.ts";
+import { readNoteOf, removeNote, removeStaleNotes, writeNotes } from "../lockspace/holder_note.ts";
+import { holdersOfKey } from "../lockspace/key_holders.ts";
+import { ensureKeyDirectory } from "../lockspace/key_state.ts";
+import type { Lockspace } from "../lockspace/lockspace.ts";
+import { readOffer, removeOffer } from "../lockspace/migration_offer.ts";
+import { observeSlot } from "../lockspace/slot_evidence.ts";
+import { kernelFlocks } from "../process/descriptors.ts";
+import { isSameProcess } from "../process/process_identity.ts";
+import { requireReachOfCarriers, takeSlots, withBothSlots } from "./migration_slots.ts";
+import type { LeavingGuest } from "./migration_source.ts";
+
+/**
+ * Takes slot a of every key that the source had, or none. From then on the guest has its locks as after any start; what the
+ * source and the migration have left beside the keys goes.
+ */
+export function takeOverSlots(
+  lockspace: Lockspace,
+  { running, leaseKeys, ...grantee }: LeavingGuest,
+  { source }: IncomingMigration,
+): TakeOverOutcome {
+  const { carriers, grants, guest, process } = running;
+  const keys = [...new Set([...leaseKeys, ...running.resources.flatMap((resource) => resource.keys)])].sort();
+  const whole = new Set(
+    carriers.flatMap(({ locks }) => locks.filter(({ slots }) => "a" in slots && "b" in slots)).map((
+      { key },
+    ) => key),
+  );
+  requireReachOfCarriers(lockspace, carriers, keys);
+  const wanted = keys.filter((key) => !whole.has(key)).map((key) => ({
+    key,
+    mode: grants.find((grant) => grant.key === key)?.mode ?? "exclusive" as const,
+  }));
+  const result = takeSlots(lockspace, carriers, {
+    wanted,
+    slot: "a",
+    passing: "migrate-complete.slot-taken",
+  });
+  if (result.outcome === "lost") return result;
+  if (result.outcome === "refused") {
+    const seen = observeSlot(lockspace, result.key, "a", kernelFlocks());
+    const { holders } = holdersOfKey(lockspace, result.key, seen, grantee.host);
+    return {
+      outcome: "waiting",
+      key: result.key,
+      holders: holders.filter(({ pid, host }) => pid !== process.pid || host !== grantee.host.name),
+    };
+  }
+  failpoint("migrate-complete.taken");
+  for (const key of keys) ensureKeyDirectory(lockspace, key);
+  for (const { key, mode } of wanted) {
+    if (mode === "exclusive") removeStaleNotes(lockspace, key, process);
+    else removeNote(lockspace, key, source.id, guest.uuid);
+  }
+  writeNotes(lockspace, keys, noteOf({ ...grantee, guest }, grants));
+  failpoint("migrate-complete.noted");
+  for (const key of keys) {
+    removeNote(lockspace, key, grantee.host.id, guest.uuid, "incoming");
+    removeOffer(lockspace, key, guest.uuid);
+  }
+  return { outcome: "taken", carriers: withBothSlots(lockspace, carriers, keys), grants };
+}
+
+/** Whether the other side of a migration has its slot of the lease that the guest has on itself, which is exclusive. */
+export function lookAtOtherSide(
+  lockspace: Lockspace,
+  { running: { process }, leaseKeys, host }: LeavingGuest,
+  { role }: Migration,
+): { held: Known; holders: Holder[] } {
+  const flocks = kernelFlocks();
+  const slot = role === "out" ? "b" : "a";
+  for (const key of leaseKeys) {
+    const seen = observeSlot(lockspace, key, slot, flocks);
+    if (seen.state === "free") continue;
+    const { holders } = holdersOfKey(lockspace, key, seen, host);
+    return { held: true, holders: holders.filter(({ pid }) => pid !== process.pid) };
+  }
+  return { held: false, holders: [] };
+}
+
+/**
+ * Takes away what one side of a migration has left beside its keys, after its process has ended: its notes, and if it was
+ * the source the offers too. Within one host the other side may have written its own notes in their place.
+ */
+export function leaveKeys(
+  lockspace: Lockspace,
+  { running, leaseKeys, host }: LeavingGuest,
+  migration: Migration,
+): void {
+  const { guest: { uuid }, process } = running;
+  const side = migration.role === "in" ? "incoming" : "own";
+  const keys = new Set([...leaseKeys, ...running.resources.flatMap((resource) => resource.keys)]);
+  for (const key of keys) {
+    const note = readNoteOf(lockspace, key, { hostId: host.id, uuid, side });
+    if (note !== undefined && isSameProcess(note.process, process)) {
+      removeNote(lockspace, key, host.id, uuid, side);
+    }
+    failpoint("migrate-leave.note-removed");
+    if (migration.role === "out" && isOwnOffer(lockspace, key, uuid, migration)) {
+      removeOffer(lockspace, key, uuid);
+    }
+  }
+}
+
+function isOwnOffer(lockspace: Lockspace, key: string, uuid: string, { ticketHash }: Migration): boolean {
+  return readOffer(lockspace, key, uuid)?.ticketHash === ticketHash;
+}

@@ -1,0 +1,60 @@
+import type { ResolvedResource } from "../driver/contract.ts";
+import type { MigrationTicket } from "../driver/migration.ts";
+import { LockvisorError } from "../errors.ts";
+import { isUuid, normaliseUuid } from "../identity/key.ts";
+import type { AttachedContext } from "./attached_record.ts";
+import { unknownGuest } from "./absent_guest.ts";
+import type { GuestRecord } from "./guest_record.ts";
+import { resolveRegistered, type ResourceScope } from "./registered_resource.ts";
+
+/**
+ * The record of a guest that comes in, by its uuid or name.
+ * @throws {LockvisorError} `data` when there is none
+ */
+export function attachIncoming({ store, plugin }: AttachedContext, nameOrUuid: string): GuestRecord {
+  const uuid = isUuid(nameOrUuid) ? normaliseUuid(nameOrUuid) : undefined;
+  const records = store.list().flatMap((entry) => entry.kind === "record" ? [entry.record] : []);
+  const found = records.find((record) =>
+    record.migration?.role === "in" && (record.uuid === uuid || record.name === nameOrUuid)
+  );
+  if (found === undefined) throw unknownGuest(nameOrUuid);
+  if (found.plugin === plugin) return found;
+  throw new LockvisorError(
+    "data",
+    `guest "${found.name}" is locked by plugin ${found.plugin}, not by ${plugin}`,
+  );
+}
+
+/**
+ * What a ticket's resources are here, in its order: what was registered, where something was, or else what the ticket names.
+ * @throws {LockvisorError} `data` when what was registered is not what the ticket tells of
+ */
+export function resolveForTicket(
+  ticket: MigrationTicket,
+  registered: readonly ResolvedResource[],
+  scope: ResourceScope,
+): ResolvedResource[] {
+  if (registered.length === 0) {
+    return ticket.resources.map(({ type, name, access }) =>
+      resolveRegistered("acquireObject", { type, name, access }, scope)
+    );
+  }
+  const left = [...registered];
+  const resolved = ticket.resources.map(({ type, name, access, keys }) => {
+    const index = left.findIndex((each) =>
+      each.type === type && each.access === access &&
+      (each.name === name || each.identities.some(({ key }) => keys.includes(key)))
+    );
+    if (index >= 0) return left.splice(index, 1)[0]!;
+    throw new LockvisorError(
+      "data",
+      `${type} ${name} (${access}) moves with guest "${ticket.guest.name}", and nothing that is registered here is the same`,
+    );
+  });
+  const [strange] = left;
+  if (strange === undefined) return resolved;
+  throw new LockvisorError(
+    "data",
+    `${strange.type} ${strange.name} (${strange.access}) does not move with guest "${ticket.guest.name}"; acquire it when the guest has come`,
+  );
+}
