@@ -3,8 +3,8 @@ export class Interrupted extends Error {
   override readonly name = "Interrupted";
   readonly exitStatus: number;
 
-  constructor(signal: "SIGINT" | "SIGTERM") {
-    super(`gave up on ${signal}; nothing is locked`);
+  constructor(signal: "SIGINT" | "SIGTERM", remains = "nothing is locked") {
+    super(`gave up on ${signal}; ${remains}`);
     this.exitStatus = 128 + (signal === "SIGINT" ? 2 : 15);
   }
 }

@@ -40,6 +40,7 @@ export interface Receiver {
 /** How long to wait for the source's half of the locks, in milliseconds: when it has told that it has ended, and when not. */
 const TOLD_MS = 10_000;
 const ALONE_MS = 60_000;
+const ALONE_PAUSE_MS = 500;
 
 /**
  * Receives one guest: starts its QEMU, which waits for it, and does what the driver says. Without the driver it decides
@@ -165,11 +166,26 @@ async function letRun(
   let order: Order | undefined;
   do order = await nextOrder(receiver); while (order !== undefined && order.order !== "complete");
   try {
-    const { outcome, holders } = await locks.complete({ waitMs: order === undefined ? ALONE_MS : TOLD_MS });
+    const { outcome, holders } = order === undefined
+      ? await completeAlone(locks)
+      : await locks.complete({ waitMs: TOLD_MS });
     failpoint("migrate-receive.completed");
     channel.send({ report: "completed", outcome, holders } satisfies Report);
   } catch (error) {
     channel.send(failure("may-run", error));
+  }
+}
+
+/**
+ * Completes without a driver, as soon as the source lets go. Asks again and again instead of waiting once: on one host, who
+ * waits is in the way of whoever completes the source.
+ */
+async function completeAlone(locks: ArrivalLocks): ReturnType<ArrivalLocks["complete"]> {
+  const deadline = performance.now() + ALONE_MS;
+  while (true) {
+    const arrival = await locks.complete({ waitMs: 0 });
+    if (arrival.outcome === "complete" || performance.now() > deadline) return arrival;
+    await new Promise((resolve) => setTimeout(resolve, ALONE_PAUSE_MS));
   }
 }
 

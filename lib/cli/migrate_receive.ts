@@ -1,0 +1,81 @@
+import { LockvisorError } from "../errors.ts";
+import { endMigration, findMigration } from "../host_migrations.ts";
+import { holdersText } from "../manager/refusal.ts";
+import { PROTOCOL, type ReceiveOrder } from "../migration/conversation.ts";
+import { LineChannel } from "../migration/line_channel.ts";
+import { type ArrivalLocks, receiveGuest } from "../migration/receive_guest.ts";
+import { VERSION } from "../version.ts";
+import type { CliContext } from "./context.ts";
+import { SETTING_OPTIONS } from "./definition.ts";
+import type { Invocation } from "./parse.ts";
+import { openSession, type Session } from "./session.ts";
+import { listenForEnd } from "./signals.ts";
+
+/** Silence of the driver that counts as its end, in milliseconds: it says something every three seconds. */
+const SILENCE_MS = 30_000;
+
+/** `lockvisor migrate receive`: the other end of `migrate run`, which talks to it through its standard streams. */
+export async function receive({ options }: Invocation, context: CliContext): Promise<number> {
+  const session = await openSession(options, context);
+  session.store.prepare(context.effectiveUid);
+  const settings = SETTING_OPTIONS.flatMap(({ name }) =>
+    options.texts(name).map((value) => `--${name}=${value}`)
+  );
+  const terminated = Promise.withResolvers<void>();
+  const listening = listenForEnd(() => terminated.resolve());
+  try {
+    await receiveGuest({
+      channel: new LineChannel(Deno.stdin.readable, Deno.stdout.writable),
+      hello: { report: "hello", protocol: PROTOCOL, version: VERSION, hostName: context.hostName },
+      startOf: (order) => ({
+        command: [
+          Deno.execPath(),
+          ...settings,
+          "migrate",
+          "in",
+          "--ticket=-",
+          `--qmp=${order.qmp}`,
+          ...order.map.map(({ from, to }) => `--map=${from}=${to}`),
+          "--",
+          ...order.command,
+        ],
+        ticket: order.ticket,
+        directory: order.directory,
+        log: `${session.settings.runtimeDir}/log/${order.guest.uuid}.log`,
+      }),
+      locksOf: (order) => arrivalLocks(session, order),
+      terminated: terminated.promise,
+      silenceMs: SILENCE_MS,
+    });
+  } finally {
+    listening.end();
+  }
+  return 0;
+}
+
+function arrivalLocks(session: Session, { guest }: ReceiveOrder): ArrivalLocks {
+  const incoming = async () => {
+    const found = await findMigration(session, guest.uuid, "in");
+    return found.kind === "migrating" ? found.record : undefined;
+  };
+  return {
+    complete: async ({ waitMs }) => {
+      const record = await incoming();
+      if (record === undefined) return { outcome: "complete", holders: "" };
+      const { outcome, holders } = await endMigration(session, record, { action: "complete", waitMs });
+      return outcome === "waiting"
+        ? { outcome, holders: holdersText(holders) }
+        : { outcome: "complete", holders: "" };
+    },
+    cancel: async () => {
+      let record;
+      try {
+        record = await incoming();
+      } catch (error) {
+        if (error instanceof LockvisorError && error.code === "data") return; // nobody knows of it
+        throw error;
+      }
+      if (record !== undefined) await endMigration(session, record, { action: "cancel", waitMs: 0 });
+    },
+  };
+}
