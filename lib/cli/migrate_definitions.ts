@@ -43,12 +43,16 @@ export const MIGRATE_COMMANDS: readonly CommandDefinition[] = [
         occurs: "repeatedly",
         summary: "an option of QEMU's that is there in addition",
       },
-      { name: "bandwidth", placeholder: "SIZE", summary: "bytes a second, at most, such as 100M" },
+      {
+        name: "bandwidth",
+        placeholder: "SIZE",
+        summary: "bytes a second, at most, such as 100M (default: as fast as it goes)",
+      },
       {
         name: "downtime-limit",
         placeholder: "DURATION",
-        summary:
-          "how long the guest may stand still for the last part of its memory (default: as QEMU has it, 300ms)",
+        default: "300ms",
+        summary: "how long the guest may stand still for the last part of its memory",
       },
       {
         name: "auto-converge",

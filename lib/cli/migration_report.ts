@@ -13,10 +13,16 @@ export function migrationReport(
   },
 ): { tell(event: MoveEvent): void; end(): void } {
   if (format === "json") {
+    const begun = performance.now();
     return {
       tell: (event) => {
         if (event.kind === "warning") context.note(`warning: ${event.message}`);
-        else context.out(JSON.stringify(eventResult(event)) + "\n");
+        else {context.out(
+            JSON.stringify({
+              ...eventResult(event),
+              atMs: Math.round((performance.now() - begun) * 10) / 10,
+            }) + "\n",
+          );}
       },
       end: () => {},
     };

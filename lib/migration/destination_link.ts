@@ -72,7 +72,7 @@ export class DestinationLink {
       const reason = error instanceof Error ? error.message : String(error);
       throw new LockvisorError(
         "unavailable",
-        `destination ${where}: ${start.program} cannot be started: ${reason}`,
+        `destination "${where}": ${start.program} cannot be started: ${reason}`,
       );
     }
     const link = new DestinationLink(child, start, { where, warn });
@@ -124,7 +124,7 @@ export class DestinationLink {
       if (report.report === "failed") {
         throw new DestinationError(
           report.code,
-          `destination ${this.#where}: ${report.message}`,
+          `destination "${this.#where}": ${report.message}`,
           report.guest,
         );
       }
@@ -166,7 +166,7 @@ export class DestinationLink {
   }
 
   #error(reason: string): LockvisorError {
-    return new LockvisorError("unavailable", `destination ${this.#where}: ${reason}`);
+    return new LockvisorError("unavailable", `destination "${this.#where}": ${reason}`);
   }
 
   async #readErrors(stream: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<void> {

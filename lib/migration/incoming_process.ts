@@ -94,7 +94,11 @@ const CODES: Record<
 
 function said(log: string, begin: number): string {
   try {
-    return new TextDecoder().decode(Deno.readFileSync(log).subarray(begin)).trimEnd().slice(-EXCERPT);
+    const text = new TextDecoder().decode(Deno.readFileSync(log).subarray(begin)).slice(-EXCERPT);
+    // Warnings concern nobody who asks why it has ended.
+    return text.split("\n").filter((line) => line !== "" && !line.startsWith("lockvisor: warning: ")).join(
+      "\n",
+    );
   } catch (error) {
     return `its log cannot be read (${errnoOf(error)})`;
   }

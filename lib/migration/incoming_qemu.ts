@@ -8,14 +8,21 @@ const START_MS = 60_000;
 const ANSWER_MS = 30_000;
 const PAUSE_MS = 10;
 
+/** What has come; `runState` by its name in QMP, query-status. */
+export type Arrival = { outcome: "arrived"; runState: unknown } | { outcome: "failed" };
+
 /** A QEMU that waits for a guest (`-incoming defer -S`), and its monitor. */
 export class IncomingQemu {
   readonly #monitor: QmpClient;
-  readonly #arrival: Promise<"arrived" | "failed">;
+  /** How the guest stands after it has come; asked at once, so that nobody waits for that when it is let go. */
+  readonly #arrival: Promise<Arrival>;
 
   private constructor(monitor: QmpClient, arrival: Promise<"arrived" | "failed">) {
     this.#monitor = monitor;
-    this.#arrival = arrival;
+    this.#arrival = arrival.then(async (outcome) =>
+      outcome === "failed" ? { outcome } : { outcome, runState: await this.#status() }
+    );
+    this.#arrival.catch(() => {}); // told to whoever waits for it
   }
 
   /**
@@ -57,7 +64,7 @@ export class IncomingQemu {
   }
 
   /** Settles when everything has come, or when that has failed. Never, when QEMU ends before. */
-  get arrival(): Promise<"arrived" | "failed"> {
+  get arrival(): Promise<Arrival> {
     return this.#arrival;
   }
 
@@ -67,12 +74,12 @@ export class IncomingQemu {
    * @throws {LockvisorError} `unavailable` when QEMU does not answer: nobody knows whether it runs
    */
   async go(processors: Processors): Promise<{ outcome: "gone" } | { outcome: "refused"; reason: string }> {
-    const arrived = await withinDeadline(this.#arrival, ANSWER_MS);
-    if (arrived.kind === "late" || arrived.value === "failed") {
+    const arrival = await withinDeadline(this.#arrival, ANSWER_MS);
+    if (arrival.kind === "late" || arrival.value.outcome === "failed") {
       return { outcome: "refused", reason: "the guest has not come" };
     }
     try {
-      if (processors === "run" && await this.#status() === "paused") await this.#monitor.execute("cont");
+      if (processors === "run" && arrival.value.runState === "paused") await this.#monitor.execute("cont");
       return { outcome: "gone" };
     } catch (error) {
       if (error instanceof QmpCommandError) return { outcome: "refused", reason: error.message };

@@ -6,7 +6,6 @@ import { destinationStart } from "./destination_program.ts";
 import type { Move, MovedGuest, MovingGuest, Stage } from "./move.ts";
 import { type EarlierLimits, OutgoingQemu, type SentGuest } from "./outgoing_qemu.ts";
 import { terminateQuietly } from "./process_end.ts";
-import type { Progress } from "./progress.ts";
 import { StreamPlace } from "./stream_place.ts";
 
 /** How long the receiver may take for each, in milliseconds: QEMU's start, its last part, and locks that are waited for. */
@@ -76,7 +75,7 @@ async function moveThrough(move: Move, way: Way): Promise<MovedGuest> {
 
 /** All that can be undone: until the whole guest stands still at the destination. */
 async function bring(move: Move, way: Way, ticket: string): Promise<Arrived> {
-  const { guest, limits, timeoutMs, signal } = move;
+  const { guest, signal } = move;
   const { uuid, name, plugin, there } = guest;
   const { link, place } = way;
   const socketDirectory = place.directory;
@@ -85,19 +84,41 @@ async function bring(move: Move, way: Way, ticket: string): Promise<Arrived> {
   const { pid } = await link.await("ready", { withinMs: READY_MS, signal });
   failpoint("migrate-run.receiver-ready");
   tellStage(move, "ready");
-  const sent = await withQemu(guest, async (qemu) => {
-    way.earlier = await qemu.setLimits(limits);
-    tellStage(move, "migrating");
-    const watch = (progress: Progress) => {
-      failpoint("migrate-run.migrating");
-      move.watch({ kind: "progress", progress });
-    };
-    return await qemu.send(place.socket, { timeoutMs, signal, watch });
-  });
+  const sent = await send(move, way);
   failpoint("migrate-run.completed");
-  await link.await("arrived", { withinMs: ARRIVAL_MS, signal });
   tellStage(move, "sent");
   return { pid, sent };
+}
+
+/** Has QEMU send the guest, and gives up at once when the destination does not get it. */
+async function send({ guest, limits, timeoutMs, signal, watch }: Move, way: Way): Promise<SentGuest> {
+  const there = new AbortController();
+  const either = AbortSignal.any([signal, there.signal]);
+  const arrival = way.link.await("arrived", { withinMs: Infinity, signal: either });
+  arrival.catch((error) => there.abort(error));
+  try {
+    const sent = await withQemu(guest, async (qemu) => {
+      way.earlier = await qemu.setLimits(limits);
+      watch({ kind: "stage", stage: "migrating" });
+      return await qemu.send(way.place.socket, {
+        timeoutMs,
+        signal: either,
+        watch: (progress) => {
+          failpoint("migrate-run.migrating");
+          watch({ kind: "progress", progress });
+        },
+      });
+    });
+    const arrived = await withinDeadline(arrival, ARRIVAL_MS);
+    if (arrived.kind === "done") return sent;
+    throw new LockvisorError(
+      "unavailable",
+      "everything was sent, and the destination does not say that it has come",
+    );
+  } finally {
+    there.abort(new Error("nobody waits for it any more"));
+    await arrival.catch(() => {}); // one at a time listens to the receiver
+  }
 }
 
 /** The guest stays: first nothing of it may live at the destination any more, then it runs on here. Gives what to throw. */

@@ -4,15 +4,20 @@ import { withinDeadline } from "../qmp/deadline.ts";
 import type { Processors } from "./conversation.ts";
 import { type MigrationState, type Progress, readMigrationState } from "./progress.ts";
 
-/** How QEMU is to send a guest. What is not given stays as its QEMU has it. */
+/** How QEMU is to send a guest. */
 export interface SendLimits {
-  /** Bytes per second. */
+  /** Bytes per second; default: as fast as it goes. */
   bandwidth?: number | undefined;
-  /** How long the guest may stand still at the end, in milliseconds. */
+  /** How long the guest may stand still at the end, in milliseconds; default: QEMU's own. */
   downtimeMs?: number | undefined;
   /** `throttle`: the guest's processors are slowed down if it changes its memory faster than that can be sent. */
   convergence: "as-it-is" | "throttle";
 }
+
+/** More than any host can send, in bytes per second. */
+const UNLIMITED = 2 ** 40;
+/** QEMU's own; qemu-qmp-ref, migrate-set-parameters. */
+const DEFAULT_DOWNTIME_MS = 300;
 
 /** What was set in QEMU before, by its own names. */
 export interface EarlierLimits {
@@ -102,13 +107,15 @@ export class OutgoingQemu {
   /** Sets how the guest is to be sent. Gives what was set before. @throws {LockvisorError} `unavailable` */
   async setLimits({ bandwidth, downtimeMs, convergence }: SendLimits): Promise<EarlierLimits> {
     const before = await this.#monitor.execute("query-migrate-parameters") as Record<string, unknown>;
-    const parameters: Record<string, unknown> = {};
-    if (bandwidth !== undefined) parameters["max-bandwidth"] = bandwidth;
-    if (downtimeMs !== undefined) parameters["downtime-limit"] = downtimeMs;
+    // All of them each time: another run that was killed may have left its own.
+    const parameters = {
+      "max-bandwidth": bandwidth ?? UNLIMITED,
+      "downtime-limit": downtimeMs ?? DEFAULT_DOWNTIME_MS,
+    };
     const wasOn = await this.#capabilities();
     const capabilities = new Map([
       ["events", true],
-      ["auto-converge", convergence === "throttle" || wasOn.has("auto-converge")],
+      ["auto-converge", convergence === "throttle"],
       ["postcopy-ram", false],
       ["pause-before-switchover", false],
     ]);
@@ -124,9 +131,7 @@ export class OutgoingQemu {
     await this.#monitor.execute("migrate-set-capabilities", {
       capabilities: [...capabilities].map(([capability, state]) => ({ capability, state })),
     });
-    if (Object.keys(parameters).length > 0) {
-      await this.#monitor.execute("migrate-set-parameters", parameters);
-    }
+    await this.#monitor.execute("migrate-set-parameters", parameters);
   }
 
   async #capabilities(): Promise<Set<unknown>> {

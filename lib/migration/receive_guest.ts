@@ -103,10 +103,10 @@ interface Attended {
 /** Does what the driver says, until all is done or the driver has gone. */
 async function attend(receiver: Receiver, { order, locks, guest }: Attended): Promise<void> {
   const { channel } = receiver;
-  void guest.qemu.arrival.then((outcome) => {
+  guest.qemu.arrival.then(({ outcome }) => {
     if (outcome === "arrived") channel.send({ report: "arrived" } satisfies Report);
     failpoint("migrate-receive.arrived");
-  });
+  }, () => {}); // its end is told below
   const died = guest.process.ended.then((error) => ({ kind: "died" as const, error }));
   let next = nextOrder(receiver);
   while (true) {
