@@ -23,9 +23,10 @@ export async function receive({ options }: Invocation, context: CliContext): Pro
   );
   const terminated = Promise.withResolvers<void>();
   const listening = listenForEnd(() => terminated.resolve());
+  const channel = new LineChannel(Deno.stdin.readable, Deno.stdout.writable);
   try {
     await receiveGuest({
-      channel: new LineChannel(Deno.stdin.readable, Deno.stdout.writable),
+      channel,
       hello: { report: "hello", protocol: PROTOCOL, version: VERSION, hostName: context.hostName },
       startOf: (order) => ({
         command: [
@@ -49,6 +50,7 @@ export async function receive({ options }: Invocation, context: CliContext): Pro
     });
   } finally {
     listening.end();
+    await channel.end(); // what was said last is still on its way
   }
   return 0;
 }
