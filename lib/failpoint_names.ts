@@ -68,6 +68,7 @@ export const FAILPOINTS = [
   "attach.lost-noted",
   // `migrate prepare`
   "migrate-prepare.recorded",
+  "migrate-prepare.slot-taken",
   "migrate-prepare.offered",
   "migrate-prepare.noted",
   "migrate-prepare.slot-released",
@@ -95,6 +96,7 @@ export const FAILPOINTS = [
   "migrate-cancel.cancelled",
   "migrate-cancel.slot-taken",
   "migrate-cancel.taken",
+  "migrate-cancel.slot-declined",
   "migrate-cancel.counted",
   "migrate-cancel.noted",
   "migrate-cancel.recorded",

@@ -357,9 +357,12 @@ class SyncManager implements Driver {
     return takeOverSlots(this.#openLockspace(), this.#moving(running), migration);
   }
 
-  async withdraw(running: RunningGuest): Promise<WithdrawOutcome> {
+  async withdraw(
+    running: RunningGuest,
+    confirm: () => Promise<"keep" | "decline">,
+  ): Promise<WithdrawOutcome> {
     const { withdrawSlots } = await import("../lib/carrier/migration.ts");
-    return withdrawSlots(this.#openLockspace(), this.#moving(running));
+    return await withdrawSlots(this.#openLockspace(), this.#moving(running), confirm);
   }
 
   async otherSide(running: RunningGuest, migration: Migration): Promise<{ held: Known; holders: Holder[] }> {

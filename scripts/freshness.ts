@@ -8,9 +8,12 @@ const SOURCES = [
   "plugins",
   "deno.json",
   "deno.lock",
+  "scripts/bundle.ts",
   "scripts/compile.ts",
   "scripts/plain_compile.ts",
+  "scripts/recorded_code.ts",
   "scripts/runtime.ts",
+  "scripts/start_script.ts",
 ];
 
 /** Whether a program is newer than everything it is built from. Folders count: a removed file changes only its folder. */

@@ -252,3 +252,10 @@ Deno.test("nothing relies on `using`: bundling with --minify drops the disposal 
   );
   assert.deepEqual(relying, []);
 });
+
+Deno.test("no module exports a variable that changes: where the build makes a script of the start, its first value stays", () => {
+  const changing = modules().filter((file) =>
+    /^export (let|var)\b/m.test(Deno.readTextFileSync(join(ROOT, file)))
+  );
+  assert.deepEqual(changing, []);
+});

@@ -1,16 +1,18 @@
 import type { Holder, Known } from "../driver/contract.ts";
 import type { IncomingMigration, Migration, TakeOverOutcome } from "../driver/migration.ts";
+import { LockvisorError } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
 import { noteOf } from "../lockspace/grant.ts";
 import { readNoteOf, removeNote, removeStaleNotes, writeNotes } from "../lockspace/holder_note.ts";
 import { holdersOfKey } from "../lockspace/key_holders.ts";
 import { ensureKeyDirectory } from "../lockspace/key_state.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
-import { readOffer, removeOffer } from "../lockspace/migration_offer.ts";
+import { batchesOf, takeOverSteps } from "../lockspace/migration_steps.ts";
+import { offerIfReadable, removeOffer } from "../lockspace/migration_offer.ts";
 import { observeSlot } from "../lockspace/slot_evidence.ts";
 import { kernelFlocks } from "../process/descriptors.ts";
 import { isSameProcess } from "../process/process_identity.ts";
-import { requireReachOfCarriers, takeSlots, withBothSlots } from "./migration_slots.ts";
+import { requireReachOfCarriers, takeSlots, type WantedSlot, withBothSlots } from "./migration_slots.ts";
 import type { LeavingGuest } from "./migration_source.ts";
 
 /**
@@ -30,38 +32,58 @@ export function takeOverSlots(
     ) => key),
   );
   requireReachOfCarriers(lockspace, carriers, keys);
-  const wanted = keys.filter((key) => !whole.has(key)).map((key) => ({
+  const moving = keys.map((key): WantedSlot => ({
     key,
-    mode: grants.find((grant) => grant.key === key)?.mode ?? "exclusive" as const,
+    mode: grants.find((grant) => grant.key === key)?.mode ?? "exclusive",
   }));
-  const result = takeSlots(lockspace, carriers, {
-    wanted,
-    slot: "a",
-    passing: "migrate-complete.slot-taken",
-  });
-  if (result.outcome === "lost") return result;
-  if (result.outcome === "refused") {
-    const seen = observeSlot(lockspace, result.key, "a", kernelFlocks());
-    const { holders } = holdersOfKey(lockspace, result.key, seen, grantee.host);
-    return {
-      outcome: "waiting",
-      key: result.key,
-      holders: holders.filter(({ pid, host }) => pid !== process.pid || host !== grantee.host.name),
-    };
-  }
-  failpoint("migrate-complete.taken");
-  for (const key of keys) ensureKeyDirectory(lockspace, key);
-  for (const { key, mode } of wanted) {
-    if (mode === "exclusive") removeStaleNotes(lockspace, key, process);
-    else removeNote(lockspace, key, source.id, guest.uuid);
-  }
-  writeNotes(lockspace, keys, noteOf({ ...grantee, guest }, grants));
-  failpoint("migrate-complete.noted");
-  for (const key of keys) {
-    removeNote(lockspace, key, grantee.host.id, guest.uuid, "incoming");
-    removeOffer(lockspace, key, guest.uuid);
+  const wanted = moving.filter(({ key }) => !whole.has(key));
+  for (const { step, keys } of batchesOf(takeOverSteps(moving))) {
+    switch (step) {
+      case "take": {
+        const passing = "migrate-complete.slot-taken";
+        const result = takeSlots(lockspace, carriers, { wanted, slot: "a", passing });
+        if (result.outcome === "lost") return result;
+        if (result.outcome === "refused") {
+          return stillTheSource(lockspace, result.key, { process, host: grantee.host });
+        }
+        failpoint("migrate-complete.taken");
+        break;
+      }
+      case "write-note":
+        for (const { key } of moving) ensureKeyDirectory(lockspace, key);
+        for (const { key, mode } of wanted) {
+          // Whoever has a key exclusively knows that every note about it is stale; of a shared one, the source's.
+          if (mode === "exclusive") removeStaleNotes(lockspace, key, process);
+          else removeNote(lockspace, key, source.id, guest.uuid);
+        }
+        writeNotes(lockspace, keys, noteOf({ ...grantee, guest }, grants));
+        failpoint("migrate-complete.noted");
+        break;
+      case "remove-offer":
+        for (const key of keys) {
+          removeNote(lockspace, key, grantee.host.id, guest.uuid, "incoming");
+          removeOffer(lockspace, key, guest.uuid);
+        }
+        break;
+      default:
+        throw new LockvisorError("internal", `the destination of a migration has no step "${step}"`);
+    }
   }
   return { outcome: "taken", carriers: withBothSlots(lockspace, carriers, keys), grants };
+}
+
+function stillTheSource(
+  lockspace: Lockspace,
+  key: string,
+  { process, host }: Pick<LeavingGuest, "process" | "host">,
+): TakeOverOutcome {
+  const seen = observeSlot(lockspace, key, "a", kernelFlocks());
+  const { holders } = holdersOfKey(lockspace, key, seen, host);
+  return {
+    outcome: "waiting",
+    key,
+    holders: holders.filter((each) => each.pid !== process.pid || each.host !== host.name),
+  };
 }
 
 /** Whether the other side of a migration has its slot of the lease that the guest has on itself, which is exclusive. */
@@ -93,18 +115,26 @@ export function leaveKeys(
   const { guest: { uuid }, process } = running;
   const side = migration.role === "in" ? "incoming" : "own";
   const keys = new Set([...leaseKeys, ...running.resources.flatMap((resource) => resource.keys)]);
+  if (migration.role === "out") {
+    for (const key of keys) {
+      if (!isOfOtherTicket(lockspace, key, uuid, migration)) removeOffer(lockspace, key, uuid);
+    }
+  }
   for (const key of keys) {
     const note = readNoteOf(lockspace, key, { hostId: host.id, uuid, side });
     if (note !== undefined && isSameProcess(note.process, process)) {
       removeNote(lockspace, key, host.id, uuid, side);
     }
     failpoint("migrate-leave.note-removed");
-    if (migration.role === "out" && isOwnOffer(lockspace, key, uuid, migration)) {
-      removeOffer(lockspace, key, uuid);
-    }
   }
 }
 
-function isOwnOffer(lockspace: Lockspace, key: string, uuid: string, { ticketHash }: Migration): boolean {
-  return readOffer(lockspace, key, uuid)?.ticketHash === ticketHash;
+/** The guest may be on its way to a third host already. An offer that cannot be read is good for nobody. */
+function isOfOtherTicket(
+  lockspace: Lockspace,
+  key: string,
+  uuid: string,
+  { ticketHash }: Migration,
+): boolean {
+  return (offerIfReadable(lockspace, key, uuid)?.ticketHash ?? ticketHash) !== ticketHash;
 }

@@ -1,20 +1,25 @@
-import type { GrantedKey, RunningGuest } from "../driver/contract.ts";
+import type { Carrier, GrantedKey, Holder, RunningGuest } from "../driver/contract.ts";
 import type { Departure, MigrationTicket, OutgoingMigration, WithdrawOutcome } from "../driver/migration.ts";
 import { LockvisorError } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
 import { isHostIdentity } from "../identity/key.ts";
 import { type Grantee, noteOf } from "../lockspace/grant.ts";
-import { formatNote, type HolderNote, readNoteOf, writeNotes } from "../lockspace/holder_note.ts";
+import { formatNote, type HolderNote, readNoteOf, removeNote, writeNotes } from "../lockspace/holder_note.ts";
 import { holdersOfKey } from "../lockspace/key_holders.ts";
 import { keyState } from "../lockspace/key_state.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
-import { type MigrationOffer, removeOffer, writeOffer } from "../lockspace/migration_offer.ts";
+import {
+  type MigrationOffer,
+  offerIfReadable,
+  removeOffer,
+  writeOffer,
+} from "../lockspace/migration_offer.ts";
+import { batchesOf, offerSteps, takeBackSteps } from "../lockspace/migration_steps.ts";
 import { hashOfTicket, newSecret } from "../lockspace/migration_ticket.ts";
 import { observeSlot } from "../lockspace/slot_evidence.ts";
 import { slotPath } from "../lockspace/slot.ts";
 import { descriptorFlock, kernelFlocks, openDescriptors } from "../process/descriptors.ts";
 import { countAgain } from "./count_again.ts";
-import type { GenerationVerdict } from "./generation_check.ts";
 import {
   giveUpSlots,
   requireReachOfCarriers,
@@ -92,13 +97,25 @@ function refuseIfTaken(
     const holders = holdersOfKey(lockspace, key, seen, host).holders.filter(({ pid }) =>
       !carriers.some((carrier) => carrier.pid === pid)
     );
-    const who = holders[0] === undefined ? "" : ` (pid ${holders[0].pid} on ${holders[0].host})`;
+    throw cameIn({ name: guest.name, holders });
+  }
+  const taken = leaseKeys.map((key) => offerIfReadable(lockspace, key, guest.uuid)?.taken)
+    .find((each) => each !== undefined);
+  if (taken !== undefined) {
     throw new LockvisorError(
       "locked",
-      `guest "${guest.name}" has come in at the destination already${who}; complete its migration, or cancel it there first`,
-      { details: { holders } },
+      `guest "${guest.name}" has come in at the destination before (process ${taken.process.pid} on ${taken.host.name}); cancel its migration here, then prepare it anew`,
     );
   }
+}
+
+function cameIn({ name, holders }: { name: string; holders: readonly Holder[] }): LockvisorError {
+  const who = holders[0] === undefined ? "" : ` (pid ${holders[0].pid} on ${holders[0].host})`;
+  return new LockvisorError(
+    "locked",
+    `guest "${name}" has come in at the destination already${who}; complete its migration, or cancel it there first`,
+    { details: { holders } },
+  );
 }
 
 function hasLocked(pid: number, path: string): boolean {
@@ -125,13 +142,31 @@ export function offerSlots(
     expires: ticket.expires,
   };
   const keys = [...new Set([...leaseKeys, ...ticket.resources.flatMap((resource) => resource.keys)])].sort();
-  for (const key of keys) {
-    writeOffer(lockspace, key, offer);
-    failpoint("migrate-prepare.offered");
+  // Offers are whoever's who has slot b: an earlier ticket may be on its way to be used.
+  const wanted = keys.map((key): WantedSlot => ({ key, mode: modeOf(running, key) }));
+  const taken = takeSlots(lockspace, carriers, { wanted, slot: "b", passing: "migrate-prepare.slot-taken" });
+  if (taken.outcome !== "taken") throw cameIn({ name, holders: [] });
+  for (const { step, keys } of batchesOf(offerSteps(wanted))) {
+    switch (step) {
+      case "write-offer":
+        for (const key of keys) {
+          writeOffer(lockspace, key, offer);
+          failpoint("migrate-prepare.offered");
+        }
+        rewriteNotes(lockspace, keys, { hostId: host.id, uuid }, (note) => ({ ...note, migration }));
+        failpoint("migrate-prepare.noted");
+        break;
+      case "give-up":
+        giveUpSlots(lockspace, carriers, { keys, slot: "b", passing: "migrate-prepare.slot-released" });
+        break;
+      default:
+        throw noSuchStep(step);
+    }
   }
-  rewriteNotes(lockspace, keys, { hostId: host.id, uuid }, (note) => ({ ...note, migration }));
-  failpoint("migrate-prepare.noted");
-  giveUpSlots(lockspace, carriers, { keys, slot: "b", passing: "migrate-prepare.slot-released" });
+}
+
+function noSuchStep(step: string): LockvisorError {
+  return new LockvisorError("internal", `the source of a migration has no step "${step}"`);
 }
 
 /** Changes a guest's own notes; those with one text stay one file. */
@@ -156,19 +191,60 @@ function rewriteNotes(
  * Takes slot b of every key back, which proves that whoever had come in has ended; then offers them no more. Where somebody
  * had come in, the keys were granted once more, so they are counted again.
  */
-export function withdrawSlots(
+export async function withdrawSlots(
   lockspace: Lockspace,
   { running, leaseKeys, ...grantee }: LeavingGuest,
-): WithdrawOutcome {
+  confirm: () => Promise<"keep" | "decline">,
+): Promise<WithdrawOutcome> {
   const { carriers, guest } = running;
   const keys = [...new Set([...leaseKeys, ...running.resources.flatMap((resource) => resource.keys)])].sort();
   const wanted = keys.map((key): WantedSlot => ({ key, mode: modeOf(running, key) }));
   requireReachOfCarriers(lockspace, carriers, keys);
+  let grants: readonly GrantedKey[] = running.grants;
+  for (const { step, keys } of batchesOf(takeBackSteps(wanted))) {
+    switch (step) {
+      case "take": {
+        const obstacle = await takeToKeep(lockspace, { carriers, wanted, host: grantee.host }, confirm);
+        if (obstacle !== undefined) return obstacle;
+        break;
+      }
+      case "count":
+        grants = countAgain(
+          lockspace,
+          { ...grantee, guest },
+          wanted.map((each) => judge(lockspace, running, each)),
+        );
+        failpoint("migrate-cancel.counted");
+        break;
+      case "write-note":
+        writeNotes(lockspace, keys, noteOf({ ...grantee, guest }, grants));
+        break;
+      case "remove-offer":
+        for (const key of keys) removeOfferWithNote(lockspace, key, guest.uuid);
+        failpoint("migrate-cancel.noted");
+        break;
+      default:
+        throw noSuchStep(step);
+    }
+  }
+  return { outcome: "withdrawn", carriers: withBothSlots(lockspace, carriers, keys), grants };
+}
+
+/** Takes the slots and asks whether they are to be kept; tells why not, if they are not. */
+async function takeToKeep(
+  lockspace: Lockspace,
+  { carriers, wanted, host }: {
+    carriers: readonly Carrier[];
+    wanted: readonly WantedSlot[];
+    host: { id: string; name: string };
+  },
+  confirm: () => Promise<"keep" | "decline">,
+): Promise<Exclude<WithdrawOutcome, { outcome: "withdrawn" }> | undefined> {
   const result = takeSlots(lockspace, carriers, { wanted, slot: "b", passing: "migrate-cancel.slot-taken" });
   if (result.outcome === "lost") return result;
   if (result.outcome === "refused") {
     const seen = observeSlot(lockspace, result.key, "b", kernelFlocks());
-    const holders = holdersOfKey(lockspace, result.key, seen, grantee.host).holders;
+    const holders = holdersOfKey(lockspace, result.key, seen, host).holders;
     return {
       outcome: "taken",
       key: result.key,
@@ -176,19 +252,31 @@ export function withdrawSlots(
     };
   }
   failpoint("migrate-cancel.taken");
-  const judged = wanted.map(({ key, mode }) => {
-    const state = keyState(lockspace, key);
-    const remembered = running.grants.find((grant) => grant.key === key) ?? { key, mode, generation: 0 };
-    const verdict: GenerationVerdict =
-      (state?.generation ?? 0) === remembered.generation || isOwn(state, running) ? "counted" : "changed";
-    return { remembered, state, verdict };
-  });
-  const grants = countAgain(lockspace, { ...grantee, guest }, judged);
-  failpoint("migrate-cancel.counted");
-  writeNotes(lockspace, keys, noteOf({ ...grantee, guest }, grants));
-  for (const key of keys) removeOffer(lockspace, key, guest.uuid);
-  failpoint("migrate-cancel.noted");
-  return { outcome: "withdrawn", carriers: withBothSlots(lockspace, carriers, keys), grants };
+  let wish: "keep" | "decline" = "decline";
+  try {
+    wish = await confirm();
+  } finally {
+    if (wish === "decline") {
+      const keys = wanted.map(({ key }) => key);
+      giveUpSlots(lockspace, carriers, { keys, slot: "b", passing: "migrate-cancel.slot-declined" });
+    }
+  }
+  return wish === "keep" ? undefined : { outcome: "declined" };
+}
+
+/** Whether a key is to be counted again: it was granted to whoever had come in. */
+function judge(lockspace: Lockspace, running: RunningGuest, { key, mode }: WantedSlot) {
+  const state = keyState(lockspace, key);
+  const remembered = running.grants.find((grant) => grant.key === key) ?? { key, mode, generation: 0 };
+  const isCounted = (state?.generation ?? 0) === remembered.generation || isOwn(state, running);
+  return { remembered, state, verdict: isCounted ? "counted" as const : "changed" as const };
+}
+
+/** The offer, and the note of whoever had come in by it and has ended. */
+function removeOfferWithNote(lockspace: Lockspace, key: string, uuid: string): void {
+  const taken = offerIfReadable(lockspace, key, uuid)?.taken;
+  if (taken !== undefined) removeNote(lockspace, key, taken.host.id, uuid, "incoming");
+  removeOffer(lockspace, key, uuid);
 }
 
 /** A cancel that was cut off has counted it already. */

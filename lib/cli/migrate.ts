@@ -11,6 +11,7 @@ import { endMigration, findMigration, type MigrationSide } from "../host_migrati
 import { absolutePath } from "../identity/absolute_path.ts";
 import type { ResourceSpec } from "../identity/resource.ts";
 import { findLivingGuest } from "../manager/find_guest.ts";
+import { DEFAULT_DRIVER } from "../manager/registry.ts";
 import { holdersText } from "../manager/refusal.ts";
 import { requireExecutable } from "../process/executable.ts";
 import { launcherFault } from "../process/launcher.ts";
@@ -72,8 +73,16 @@ export async function comeIn({ options, userCommand }: Invocation, context: CliC
   const maps = options.texts("map").map(parseMap);
   refuseUnfitCommand([program, ...args], options);
   const ticket = parseTicket(readTicketText(source), source === "-" ? "standard input" : source);
+  // A file that came from elsewhere does not say which code is loaded.
+  const plugin = options.text("plugin") ?? DEFAULT_DRIVER;
+  if (ticket.plugin !== plugin) {
+    throw new LockvisorError(
+      "data",
+      `migrate in: the ticket of guest "${ticket.guest.name}" is for plugin ${ticket.plugin}, not for ${plugin}; say so by --plugin`,
+    );
+  }
   const session = await openSession(options, context);
-  const lock = await session.domainLock({ plugin: ticket.plugin });
+  const lock = await session.domainLock({ plugin });
   const qmp = options.text("qmp");
   return await processMigrateIn(lock, {
     ticket,

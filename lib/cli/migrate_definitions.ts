@@ -1,4 +1,5 @@
 import { type CommandDefinition, JSON_OPTION, type OptionDefinition } from "./definition.ts";
+import { DEFAULT_DRIVER } from "../manager/registry.ts";
 import { cancel, comeIn, complete, prepare } from "./migrate.ts";
 import { cleanup, status } from "./migrate_overview.ts";
 import { receive } from "./migrate_receive.ts";
@@ -110,6 +111,12 @@ export const MIGRATE_COMMANDS: readonly CommandDefinition[] = [
         summary: "a disk, or the directory of disks, is called NEW here",
       },
       { name: "qmp", placeholder: "PATH", summary: "the guest's QMP socket here" },
+      {
+        name: "plugin",
+        placeholder: "NAME",
+        default: DEFAULT_DRIVER,
+        summary: "the driver that the guest is locked by at the source",
+      },
       { name: "force-command", summary: "run CMD although it is known to lose the locks" },
     ],
     details: [

@@ -50,7 +50,6 @@ const RUN_WORDS = {
   running: "running",
   stopped: "stopped",
   switching: "switching over",
-  sent: "postmigrate",
   awaiting: "inmigrate",
 } as const;
 
@@ -62,7 +61,7 @@ function qemuText(view: ObservedMigration["view"]): string {
     case "silent":
       return "no monitor";
     case "seen":
-      return RUN_WORDS[view.run];
+      return view.sending === "completed" ? "has sent everything" : RUN_WORDS[view.run];
   }
 }
 

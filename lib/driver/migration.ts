@@ -50,6 +50,8 @@ export type WithdrawOutcome =
   | { outcome: "withdrawn"; carriers: Carrier[]; grants: readonly GrantedKey[] }
   /** Somebody has come in and lives. */
   | { outcome: "taken"; key: string; holders: Holder[] }
+  /** The caller has looked once more, with the slots in hand, and does not want them. */
+  | { outcome: "declined" }
   | { outcome: "lost"; key: string };
 
 /** What a ticket is made for. */
@@ -84,8 +86,11 @@ export interface MigrationMethods {
   ): Promise<AcquireOutcome>;
   /** Destination: takes what the source has had, all or nothing. */
   takeOver(running: RunningGuest, migration: IncomingMigration): Promise<TakeOverOutcome>;
-  /** Source: takes what was offered back, all or nothing, and offers it no more. */
-  withdraw(running: RunningGuest): Promise<WithdrawOutcome>;
+  /**
+   * Source: takes what was offered back, all or nothing, and offers it no more.
+   * @param confirm asked with all slots in hand, before anything else is done
+   */
+  withdraw(running: RunningGuest, confirm: () => Promise<"keep" | "decline">): Promise<WithdrawOutcome>;
   /** Whether the other side has its slots, and who that is; null where it cannot be known. Takes nothing. */
   otherSide(running: RunningGuest, migration: Migration): Promise<{ held: Known; holders: Holder[] }>;
   /** A side whose process has ended: takes away what it has left beside its keys. The other side's is not touched. */

@@ -150,8 +150,11 @@ function settle(
     failpoint("migrate-in.counted");
     const note = noteOf(grantee, grants);
     const taken = { host, process: onlyIdentity(process), since: note.since };
-    for (const { key } of plan.offered) {
-      writeOffer(lockspace, key, { ...readOffer(lockspace, key, guest.uuid)!, taken });
+    for (const planned of plan.offered) {
+      const offer = readOffer(lockspace, planned.key, guest.uuid);
+      // The source may have ended meanwhile, and what it left been taken away.
+      requireOffered(ticket, planned, offer, Date.now());
+      writeOffer(lockspace, planned.key, { ...offer!, taken });
     }
     failpoint("migrate-in.marked");
     writeNotes(lockspace, keys, { ...note, migration });

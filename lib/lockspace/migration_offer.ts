@@ -65,6 +65,16 @@ export function readOffer(lockspace: Lockspace, key: string, uuid: string): Migr
   }
 }
 
+/** A guest's offer beside a key, if there is one that can be read: for whoever only tidies up. */
+export function offerIfReadable(lockspace: Lockspace, key: string, uuid: string): MigrationOffer | undefined {
+  try {
+    return readOffer(lockspace, key, uuid);
+  } catch (error) {
+    if (error instanceof LockvisorError && error.code === "data") return undefined;
+    throw error;
+  }
+}
+
 function parseOffer(value: unknown): MigrationOffer {
   const fields = new JsonFields(value);
   if (fields.count("version") !== OFFER_VERSION) throw new WrongShape("its version is not known here");

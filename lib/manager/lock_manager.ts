@@ -310,7 +310,7 @@ export class LockManager implements AsyncDisposable {
     const record = this.#migrating("noteIncomingGuest", "let a guest run at its destination");
     await this.#during(async (become) => {
       const { noteIncomingGuest } = await import("./migrating_guest.ts");
-      become({ phase: "attached", record: noteIncomingGuest(this.#context(), record, incomingGuest) });
+      become({ phase: "attached", record: await noteIncomingGuest(this.#context(), record, incomingGuest) });
     });
   }
 

@@ -5,13 +5,10 @@ import { hashOfTicket } from "../lockspace/migration_ticket.ts";
 import { withOnlySlot } from "../carrier/migration_slots.ts";
 import { waitForEnd } from "../process/ending.ts";
 import { type AttachedContext, livingRecord, refuseLostLocks, runningGuest } from "./attached_record.ts";
-import { hasMonitor } from "./guest_monitor.ts";
-import { type GuestRecord, settled, withGrants } from "./guest_record.ts";
+import type { GuestRecord } from "./guest_record.ts";
 import { ownLease } from "./lost_locks.ts";
-import { giveMigrationUp, lookAtQemu, stopForCancel } from "./migrating_qemu.ts";
-import { type CancelOut, judgeCancelOut, judgeCompleteOut, type QemuView } from "./migration_plan.ts";
-import { finishResuming } from "./pause_guest.ts";
-import { holdersText } from "./refusal.ts";
+import { lookAtQemu } from "./migrating_qemu.ts";
+import { judgeCompleteOut, maySend } from "./migration_plan.ts";
 import { resolveRegistered, type ResourceScope } from "./registered_resource.ts";
 import { stopGuest } from "./stop_guest.ts";
 
@@ -23,7 +20,8 @@ export interface Destination {
   incomingGuest: IncomingGuest;
 }
 
-type OutgoingRecord = GuestRecord & { migration: OutgoingMigration };
+/** The record of a guest that leaves. */
+export type OutgoingRecord = GuestRecord & { migration: OutgoingMigration };
 
 /**
  * Prepares a guest to leave: makes its ticket, offers the second slot of each of its keys to whoever has that, and gives
@@ -39,6 +37,7 @@ export async function prepareGuest(
   return await store.withGuest(guest.uuid, async () => {
     const record = livingRecord(store, guest);
     refuseUnfit(record);
+    if (!maySend(await lookAtQemu(record))) throw sentAlready(record);
     refuseLostLocks(driver, record, [
       ...record.resources.filter(({ keys }) => keys.length > 0),
       ...ownLease(record),
@@ -77,6 +76,13 @@ export async function prepareGuest(
   });
 }
 
+function sentAlready({ name }: GuestRecord): LockvisorError {
+  return new LockvisorError(
+    "locked",
+    `guest "${name}" is being sent already, or was, or is still to come; complete or cancel that migration first`,
+  );
+}
+
 function refuseUnfit(record: GuestRecord): void {
   const { name, migration, pending, givenUp, resources } = record;
   const why = migration?.role === "in"
@@ -91,19 +97,21 @@ function refuseUnfit(record: GuestRecord): void {
   if (why !== undefined) throw new LockvisorError("data", `guest "${name}" cannot migrate: it ${why}`);
 }
 
-/** Notes what becomes of the guest at the destination, before it is done: from then on this side never goes back. */
-export function noteIncomingGuest(
+/**
+ * Notes what becomes of the guest at the destination, before it is done: from then on this side never goes back.
+ * @throws {LockvisorError} `data` when its migration was cancelled or completed meanwhile
+ */
+export async function noteIncomingGuest(
   { store }: Pick<AttachedContext, "store">,
   guest: GuestRecord,
   incomingGuest: IncomingGuest,
-): GuestRecord {
-  return store.update(
-    guest,
-    (current) =>
-      current.migration?.role === "out"
-        ? { ...current, migration: { ...current.migration, incomingGuest } }
-        : current,
-  );
+): Promise<GuestRecord> {
+  // Not while a cancel is on its way, which may decide by what is noted.
+  return await store.withGuest(guest.uuid, () => {
+    const record = outgoing(store, guest);
+    const migration: OutgoingMigration = { ...record.migration, incomingGuest };
+    return Promise.resolve(store.update(record, (current) => ({ ...current, migration })));
+  });
 }
 
 /**
@@ -114,7 +122,8 @@ export function noteIncomingGuest(
 export async function completeOut({ store, driver }: AttachedContext, guest: GuestRecord): Promise<void> {
   await store.withGuest(guest.uuid, async () => {
     const record = outgoing(store, guest);
-    const judged = judgeCompleteOut(await lookAtQemu(record));
+    const { held } = await driver.otherSide(runningGuest(record), record.migration);
+    const judged = judgeCompleteOut(await lookAtQemu(record), record.migration.incomingGuest, held);
     if (judged.action === "refuse") throw stillHere(record, judged.why);
     if (judged.action === "end") await endQemu(record);
     failpoint("migrate-complete.ended");
@@ -137,11 +146,20 @@ export function notMigrating({ name }: Pick<GuestRecord, "name">): LockvisorErro
   );
 }
 
-function stillHere({ name, carriers: [{ pid }] }: GuestRecord, why: "runs" | "silent"): LockvisorError {
-  const text = why === "runs"
-    ? `guest "${name}" (pid ${pid}) still runs here: its QEMU has not sent everything; wait for its migration, or cancel it`
-    : `guest "${name}" (pid ${pid}) lives and has no monitor that could tell that it has left; stop it first: lockvisor stop`;
-  return new LockvisorError("locked", text, { details: { guest: { name, pid } } });
+const STILL_HERE = {
+  runs: "still runs here: its QEMU has not sent everything; wait for its migration, or cancel it",
+  silent: "lives and has no monitor that could tell that it has left; stop it first: lockvisor stop",
+  "lost-destination":
+    "is all that is left of it: what came in at the destination has ended before it ran; cancel the migration, and it goes on here",
+};
+
+function stillHere(
+  { name, carriers: [{ pid }] }: GuestRecord,
+  why: keyof typeof STILL_HERE,
+): LockvisorError {
+  return new LockvisorError("locked", `guest "${name}" (pid ${pid}) ${STILL_HERE[why]}`, {
+    details: { guest: { name, pid } },
+  });
 }
 
 const ENDING = [
@@ -160,132 +178,12 @@ async function endQemu(record: GuestRecord): Promise<void> {
   }
 }
 
-async function leave(
+/** Takes away what a guest that has ended here has left beside its keys, and its record. */
+export async function leave(
   { store, driver }: Pick<AttachedContext, "store" | "driver">,
   record: OutgoingRecord,
 ): Promise<void> {
   await driver.leave(runningGuest(record), record.migration);
   failpoint("migrate-complete.left");
   store.remove(record);
-}
-
-/** So long the destination may take to end after its stream has broken, in milliseconds. */
-const DESTINATION_MS = 5000;
-const PAUSE_MS = 20;
-
-/**
- * The guest stays: takes its slots back, which proves that nobody who came in lives any more, and only then lets it run on.
- * A guest that is not migrating is left as it is.
- * @throws {LockvisorError} `data` when its process is gone, or when it may have run at the destination; `locked` while the
- * destination lives
- */
-export async function cancelOut(context: AttachedContext, guest: GuestRecord): Promise<GuestRecord> {
-  const { store, driver } = context;
-  return await store.withGuest(guest.uuid, async () => {
-    const entry = store.reread(guest);
-    const current = entry?.kind === "record" ? entry.record : guest;
-    if (current.migration?.role !== "out") {
-      return current.pending === "resume" ? await finishResuming({ store, driver }, current) : current;
-    }
-    let record: OutgoingRecord = { ...current, migration: current.migration };
-    const { view, judged } = await standStill(context, record, (marked) => record = marked);
-    if (judged.action === "leave") {
-      await leave(context, record);
-      throw new LockvisorError(
-        "data",
-        `guest "${record.name}" cannot go on here: its process ${
-          record.carriers[0].pid
-        } is gone; what was left of the migration here was taken away`,
-      );
-    }
-    if (judged.action === "refuse") throw neverContinued(record);
-    failpoint("migrate-cancel.cancelled");
-    const withdrawn = await withdraw(context, record);
-    if (judged.then === "cancel" && hasMonitor(record)) await giveMigrationUp(record);
-    const isStopped = record.migration.stopped === true ||
-      (view.kind === "seen" && (view.run === "sent" || view.run === "switching"));
-    const goesOn = record.migration.before === "running" && isStopped;
-    const back = store.update(record, (latest) => {
-      const { migration: _, ...rest } = settled(
-        latest,
-        record.migration.before === "paused" || goesOn ? "paused" : "running",
-      );
-      return {
-        ...rest,
-        ...withdrawn,
-        grants: withGrants(latest.grants, withdrawn.grants),
-        ...(goesOn ? { pending: "resume" as const } : {}),
-      };
-    });
-    failpoint("migrate-cancel.recorded");
-    const resumed = goesOn ? await finishResuming({ store, driver }, back) : back;
-    failpoint("migrate-cancel.continued");
-    return resumed;
-  });
-}
-
-/**
- * Makes QEMU stop sending. A guest that runs is stopped first, and looked at again: it may have come to the last part
- * meanwhile.
- */
-async function standStill(
-  { store }: AttachedContext,
-  record: OutgoingRecord,
-  marked: (record: OutgoingRecord) => void,
-): Promise<{ view: QemuView; judged: CancelOut }> {
-  let current = record;
-  while (true) {
-    const view = await lookAtQemu(current);
-    const judged = judgeCancelOut(view, current.migration.incomingGuest);
-    if (judged.action !== "withdraw" || judged.first === "nothing" || !hasMonitor(current)) {
-      return { view, judged };
-    }
-    if (judged.first === "stop-and-cancel") {
-      const migration: OutgoingMigration = { ...current.migration, stopped: true };
-      current = { ...store.update(current, (latest) => ({ ...latest, migration })), migration };
-      marked(current);
-      failpoint("migrate-cancel.marked");
-      if (hasMonitor(current)) await stopForCancel(current);
-      failpoint("migrate-cancel.stopped");
-    } else {
-      await giveMigrationUp(current);
-    }
-  }
-}
-
-async function withdraw({ driver }: AttachedContext, record: OutgoingRecord) {
-  const deadline = performance.now() + DESTINATION_MS;
-  while (true) {
-    const result = await driver.withdraw(runningGuest(record));
-    if (result.outcome === "withdrawn") {
-      const [first, ...others] = result.carriers;
-      return {
-        carriers: [first ?? record.carriers[0], ...others] as GuestRecord["carriers"],
-        grants: result.grants,
-      };
-    }
-    if (result.outcome === "lost") {
-      throw new LockvisorError(
-        "data",
-        `a lock file of guest "${record.name}" was removed while it was migrating (key ${result.key}); it does not run on; see: lockvisor inspect, and stop it`,
-      );
-    }
-    if (performance.now() >= deadline) {
-      const who = result.holders.length === 0 ? "whoever has come in" : holdersText(result.holders);
-      throw new LockvisorError(
-        "locked",
-        `guest "${record.name}" cannot have its locks back yet: ${who} still has the other half of each; cancel the migration there first, then here again`,
-        { details: { key: result.key, holders: result.holders } },
-      );
-    }
-    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
-  }
-}
-
-function neverContinued({ name, carriers: [{ pid }], migration }: OutgoingRecord): LockvisorError {
-  return new LockvisorError(
-    "data",
-    `guest "${name}" (pid ${pid}) cannot go on here: its QEMU has sent everything (postmigrate), and the guest may have run at ${migration.destination}; complete its migration, which ends it here`,
-    { details: { guest: { name, pid } } },
-  );
 }

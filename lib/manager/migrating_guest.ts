@@ -3,4 +3,5 @@
  */
 export { attachIncoming, resolveForTicket } from "./incoming_guest.ts";
 export { type ArrivalOutcome, cancelIn, completeIn, takeForIncoming } from "./migrate_in.ts";
-export { cancelOut, completeOut, type Destination, noteIncomingGuest, prepareGuest } from "./migrate_out.ts";
+export { cancelOut } from "./cancel_out.ts";
+export { completeOut, type Destination, noteIncomingGuest, prepareGuest } from "./migrate_out.ts";

@@ -13,22 +13,21 @@ export type QemuView =
   | { kind: "silent" }
   | { kind: "seen"; run: RunState; sending: Sending };
 
-/**
- * QMP query-status. `sent`: postmigrate; everything has gone, and this copy of the guest is stale once the other ran.
- * `switching`: stopped by QEMU itself for the last part.
- */
-export type RunState = "running" | "stopped" | "switching" | "sent" | "awaiting";
+/** QMP query-status. `switching`: stopped by QEMU itself for the last part. `awaiting`: what is to come has not come. */
+export type RunState = "running" | "stopped" | "switching" | "awaiting";
 
-/** QMP query-migrate: nothing, on its way, in its last part, or over in one way or the other. */
-export type Sending = "none" | "active" | "final" | "failed" | "completed";
+/**
+ * QMP query-migrate: nothing, on its way, stopped before its last part until somebody says (`held-back`), in that last part,
+ * or over in one way or the other. Only this tells that everything was sent: before QEMU 8.2 the run state of a guest that
+ * was paused is postmigrate also after its migration has failed (seen on 7.2).
+ */
+export type Sending = "none" | "active" | "held-back" | "final" | "failed" | "completed";
 
 /** The run state by its QMP name. */
 export function runStateOf(status: string): RunState {
   switch (status) {
     case "running":
       return "running";
-    case "postmigrate":
-      return "sent";
     case "finish-migrate":
       return "switching";
     case "inmigrate":
@@ -50,6 +49,7 @@ export function sendingOf(status: string | undefined): Sending {
     case "completed":
       return "completed";
     case "pre-switchover":
+      return "held-back";
     case "device":
     case "cancelling":
       return "final";
@@ -58,34 +58,63 @@ export function sendingOf(status: string | undefined): Sending {
   }
 }
 
-/** What cancelling does on the source. */
+/** Whether a guest may be prepared to leave: it runs or is paused, and is not being sent already. */
+export function maySend(view: QemuView): boolean {
+  if (view.kind !== "seen") return view.kind === "silent";
+  return view.run !== "switching" && view.run !== "awaiting" &&
+    (view.sending === "none" || view.sending === "failed");
+}
+
+/** What cancelling does first on the source, before the slots are taken back. */
 export type CancelOut =
   /** The process is gone: there is nothing to go back to. */
   | { action: "leave" }
   /** It has sent everything, and the guest may have run at the destination: this copy is never continued. */
   | { action: "refuse" }
-  /**
-   * `first`: what is done before the slots are taken back. A guest that runs is stopped before its migration is cancelled:
-   * QEMU lets it run on by itself otherwise, when the destination may just have got everything. One that QEMU has stopped
-   * itself is cancelled after the slots are back, which proves that the destination has ended.
-   */
-  | { action: "withdraw"; first: "nothing" | "stop-and-cancel" | "cancel"; then: "nothing" | "cancel" };
+  /** A guest that runs: QEMU would let it run on by itself, when the destination may just have got everything. */
+  | { action: "stop" }
+  | { action: "cancel" }
+  /** QEMU is in its last part, and nobody can tell how that ends: it is looked at again. */
+  | { action: "wait" }
+  | { action: "withdraw" };
 
 /** @param incoming what the source knows of the guest at the destination */
 export function judgeCancelOut(view: QemuView, incoming: IncomingGuest): CancelOut {
   if (view.kind === "ended") return { action: "leave" };
-  if (view.kind === "silent") return { action: "withdraw", first: "nothing", then: "nothing" };
+  if (view.kind === "silent") return { action: "withdraw" };
   const { run, sending } = view;
-  if (run === "sent" || sending === "completed") {
-    return incoming === "held"
-      ? { action: "withdraw", first: "nothing", then: "nothing" }
-      : { action: "refuse" };
+  if (sending === "completed") return { action: incoming === "held" ? "withdraw" : "refuse" };
+  if (sending === "held-back") return { action: "withdraw" };
+  if (sending === "final" || run === "switching") {
+    return { action: incoming === "held" ? "withdraw" : "wait" };
   }
-  if (run === "switching" || sending === "final") {
-    return { action: "withdraw", first: "nothing", then: "cancel" };
+  if (sending === "active") return { action: run === "running" ? "stop" : "cancel" };
+  return { action: "withdraw" };
+}
+
+/** What cancelling does with the slots in hand, by a second look at QEMU: nobody who came in lives any more. */
+export type CancelWithSlots =
+  /** The guest goes on here. */
+  | { action: "stay" }
+  /** QEMU gives up what it still tries; only then the guest goes on. */
+  | { action: "cancel" }
+  /** The slots are given up again, and everything is looked at anew: something has begun or ended meanwhile. */
+  | { action: "decline" };
+
+/**
+ * That the destination has ended does not prove that it never ran: only the source's own QEMU can tell, or whoever held the
+ * destination back.
+ */
+export function judgeWithSlots(view: QemuView, incoming: IncomingGuest): CancelWithSlots {
+  if (view.kind === "ended") return { action: "decline" };
+  if (view.kind === "silent") return { action: "stay" };
+  const { run, sending } = view;
+  if (sending === "held-back") return { action: "cancel" };
+  if (sending === "completed") return { action: incoming === "held" ? "stay" : "decline" };
+  if (sending === "final" || run === "switching") {
+    return { action: incoming === "held" ? "cancel" : "decline" };
   }
-  if (sending !== "active") return { action: "withdraw", first: "nothing", then: "nothing" };
-  return { action: "withdraw", first: run === "running" ? "stop-and-cancel" : "cancel", then: "nothing" };
+  return { action: sending === "active" ? "decline" : "stay" };
 }
 
 /** What completing does on the source. */
@@ -93,13 +122,16 @@ export type CompleteOut =
   | { action: "leave" }
   /** Its QEMU is ended: it has sent everything. */
   | { action: "end" }
-  | { action: "refuse"; why: "runs" | "silent" };
+  | { action: "refuse"; why: "runs" | "silent" | "lost-destination" };
 
-export function judgeCompleteOut(view: QemuView): CompleteOut {
+/** @param other whether the destination has its half of the locks: it lives */
+export function judgeCompleteOut(view: QemuView, incoming: IncomingGuest, other: OtherSlot): CompleteOut {
   if (view.kind === "ended") return { action: "leave" };
   if (view.kind === "silent") return { action: "refuse", why: "silent" };
-  const hasSent = view.run === "sent" || view.sending === "completed";
-  return hasSent ? { action: "end" } : { action: "refuse", why: "runs" };
+  if (view.sending !== "completed") return { action: "refuse", why: "runs" };
+  // Held back and dead, the destination has never run: what is here is all that is left of the guest.
+  if (incoming === "held" && other !== true) return { action: "refuse", why: "lost-destination" };
+  return { action: "end" };
 }
 
 /** What completing does on the destination. */
@@ -144,7 +176,7 @@ function nextStepOut(
   now: number,
 ): NextStep {
   if (view.kind === "ended") return { action: "complete", why: "its process has ended" };
-  if (view.kind === "seen" && (view.run === "sent" || view.sending === "completed")) {
+  if (view.kind === "seen" && view.sending === "completed") {
     return incomingGuest === "held" && other === false
       ? { action: "cancel", why: "everything was sent, but the destination has ended before it ran" }
       : { action: "complete", why: "everything was sent, so this copy of the guest is never continued" };
