@@ -3,7 +3,7 @@ import { lifeOf } from "../process/process_identity.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import { hasMonitor, withMonitor } from "./guest_monitor.ts";
 import type { GuestRecord } from "./guest_record.ts";
-import { type QemuView, runStateOf, type Sending, sendingOf } from "./migration_plan.ts";
+import { isEarlierMigration, type QemuView, runStateOf, type Sending, sendingOf } from "./migration_plan.ts";
 
 /** How long QEMU may take to give a migration up, in milliseconds. */
 const GIVING_UP_MS = 10_000;
@@ -19,14 +19,24 @@ export async function lookAtQemu(record: GuestRecord): Promise<QemuView> {
   if (!hasMonitor(record)) return { kind: "silent" };
   try {
     return await withMonitor(record, {}, async (monitor) => {
-      const run = runStateOf(textOf(await monitor.execute("query-status"), "status") ?? "");
-      return { kind: "seen", run, sending: await sendingState(monitor) };
+      const status = await runStatus(monitor);
+      const answer = await monitor.execute("query-migrate");
+      const sending = sendingOf(textOf(answer, "status"));
+      if (sending !== "completed") return { kind: "seen", run: runStateOf(status), sending };
+      // Asked once more: it may have been completed a moment ago.
+      const latest = await runStatus(monitor);
+      const isOver = isEarlierMigration(answer, latest);
+      return { kind: "seen", run: runStateOf(latest), sending: isOver ? "none" : sending };
     });
   } catch (error) {
     // It may have ended while it was asked.
     if (error instanceof LockvisorError && lifeOf(process) === "dead") return { kind: "ended" };
     throw error;
   }
+}
+
+async function runStatus(monitor: QmpClient): Promise<string> {
+  return textOf(await monitor.execute("query-status"), "status") ?? "";
 }
 
 async function sendingState(monitor: QmpClient): Promise<Sending> {
