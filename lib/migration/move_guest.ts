@@ -123,13 +123,13 @@ async function send({ guest, limits, timeoutMs, signal, watch }: Move, way: Way)
 
 /** The guest stays: first nothing of it may live at the destination any more, then it runs on here. Gives what to throw. */
 async function goBack(move: Move, way: Way, error: unknown): Promise<unknown> {
-  const { guest, locks } = move;
+  const { guest } = move;
   tellStage(move, "cancelling");
   failpoint("migrate-run.cancelling");
   const why = explained(error, [way.link.lastWords, await endThere(move, way, error)]);
   failpoint("migrate-run.receiver-cancelled");
   try {
-    await locks.cancel();
+    await cancelHere(move, way);
   } catch (fault) {
     if (!(fault instanceof LockvisorError)) throw fault;
     return new LockvisorError(
@@ -147,6 +147,17 @@ async function goBack(move: Move, way: Way, error: unknown): Promise<unknown> {
   return new LockvisorError(error.code, `guest "${guest.name}" stays here, with its locks: ${why}`, {
     cause: error,
   });
+}
+
+/** Somebody may just have come in whose receiver was killed before it could tell: he is ended, and it is tried once more. */
+async function cancelHere(move: Move, { isTold }: Way): Promise<void> {
+  try {
+    await move.locks.cancel();
+  } catch (fault) {
+    if (!(fault instanceof LockvisorError) || fault.code !== "locked" || !isTold) throw fault;
+    await commandThere(move, ["migrate", "cancel", move.guest.uuid, "--side", "in"]);
+    await move.locks.cancel();
+  }
 }
 
 /** When a stream breaks, ssh or the destination may know why. */
@@ -243,7 +254,7 @@ function uncertain({ guest, destination }: Move, error: unknown): LockvisorError
   const reason = error instanceof Error ? error.message : String(error);
   return new LockvisorError(
     "locked",
-    `guest "${guest.name}" was let go to ${destination.text}, and whether it runs there is not known: ${reason}; look there (lockvisor migrate status), then complete it there and here (lockvisor migrate complete)`,
+    `guest "${guest.name}" was let go to ${destination.text}, and whether it runs there is not known: ${reason}; if it is there (lockvisor migrate status), complete it here, then there (lockvisor migrate complete), and resume it there if it is paused`,
     { cause: error },
   );
 }
