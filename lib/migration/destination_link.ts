@@ -17,6 +17,9 @@ const END_MS = 3000;
 /** Characters of what the receiver, or ssh, says on standard error that are kept. */
 const EXCERPT = 2000;
 
+/** Among banners and remarks on keys: a forwarded connection that was refused, or a connection that has ended. */
+const TROUBLE = /open failed|^Connection |^Timeout, |^client_loop: /;
+
 /** The report of a fault, as an error that names where it happened. `guest`: what is certain of the guest there. */
 export class DestinationError extends LockvisorError {
   readonly guest: "never-ran" | "may-run";
@@ -38,7 +41,6 @@ export class DestinationLink {
   readonly #errors: Promise<void>;
   readonly #alive: ReturnType<typeof setInterval>;
   #said = "";
-  #isClosed = false;
 
   private constructor(
     child: Deno.ChildProcess,
@@ -151,7 +153,6 @@ export class DestinationLink {
         throw this.#error("it does not answer");
       case "closed":
     }
-    this.#isClosed = true;
     await withinDeadline(Promise.all([this.#errors, this.#child.status]), END_MS);
     throw this.#error(await this.#endText());
   }
@@ -177,24 +178,21 @@ export class DestinationLink {
     } catch { /* the end, too */ }
   }
 
-  /** What ssh, or the receiver, has said last on standard error. */
-  get lastWords(): string {
-    return this.#said.trim().split("\n").at(-1) ?? "";
+  /** Why the connection does not do what it should, as ssh has said last on standard error; or nothing. */
+  get connectionTrouble(): string {
+    const lines = this.#said.split("\n").map((line) => line.trim());
+    const trouble = lines.findLast((line) => TROUBLE.test(line)) ?? "";
+    return trouble.includes("open failed")
+      ? `ssh: ${trouble}; the sshd there must allow it: AllowStreamLocalForwarding in sshd_config(5)`
+      : trouble;
   }
 
-  /** Whether the receiver has gone. */
-  get isClosed(): boolean {
-    return this.#isClosed;
-  }
-
-  /** Ends the conversation; the receiver ends by that. One that does not is killed. */
+  /** Ends the conversation; the receiver ends by that, when it has done what is left to do. */
   async close(): Promise<void> {
     clearInterval(this.#alive);
     await this.#channel.end();
-    if ((await withinDeadline(this.#child.status, END_MS)).kind === "late") {
-      await terminateQuietly(this.#child);
-    }
+    const ended = await withinDeadline(this.#child.status, END_MS);
+    if (ended.kind === "late" && this.#isConnection) await terminateQuietly(this.#child);
     await withinDeadline(this.#errors, END_MS);
-    this.#isClosed = true;
   }
 }

@@ -80,7 +80,8 @@ const SSH_OPTIONS = [
   "ControlPath=none",
   "RemoteCommand=none",
   "PermitLocalCommand=no",
-  "LogLevel=ERROR",
+  // At least: why a forwarded connection was refused is no error to ssh.
+  "LogLevel=INFO",
 ];
 
 /** Settings as arguments; a value may begin with a dash. */

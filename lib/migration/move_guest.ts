@@ -67,10 +67,16 @@ async function moveThrough(move: Move, way: Way): Promise<MovedGuest> {
     signal.throwIfAborted();
     await locks.letGo();
   } catch (error) {
+    // What was refused before anything was done may be somebody else's migration: that is not ours to cancel.
+    if (!way.isTold && isRefusal(error)) throw error;
     throw await goBack(move, way, error);
   }
   failpoint("migrate-run.let-go");
   return await goForward(move, way, arrived);
+}
+
+function isRefusal(error: unknown): boolean {
+  return error instanceof LockvisorError && (error.code === "locked" || error.code === "data");
 }
 
 /** All that can be undone: until the whole guest stands still at the destination. */
@@ -126,7 +132,7 @@ async function goBack(move: Move, way: Way, error: unknown): Promise<unknown> {
   const { guest } = move;
   tellStage(move, "cancelling");
   failpoint("migrate-run.cancelling");
-  const why = explained(error, [way.link.lastWords, await endThere(move, way, error)]);
+  const why = explained(error, [way.link.connectionTrouble, await endThere(move, way, error)]);
   failpoint("migrate-run.receiver-cancelled");
   try {
     await cancelHere(move, way);
