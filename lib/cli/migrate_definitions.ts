@@ -68,7 +68,7 @@ export const MIGRATE_COMMANDS: readonly CommandDefinition[] = [
       { name: "json", summary: "print JSON: a line for each stage and step, the result in the last" },
     ],
     details: [
-      "The guest needs its QMP socket (run --qmp), and images that both hosts see. ssh uses your keys and configuration and asks nothing; no port is opened: the memory goes through the same connection. Settings of the lockvisor there follow HOSTURI: ?config=FILE&runtime-dir=DIR&lockspace=DIR&host-id=ID&program=PATH (percent-encoded).",
+      "The guest needs its QMP socket (run --qmp), and images that both hosts see. ssh uses your keys and configuration and asks nothing; no port is opened: the memory goes through the same connection. Settings of the lockvisor there may follow HOSTURI: config, runtime-dir, lockspace, host-id and program, as in ssh://hv2?host-id=b&config=/etc/b.toml (percent-encoded).",
       "Whatever fails before the guest is let go there, also Ctrl-C or a lost connection: it stays here, runs on, and has all of its locks. Afterwards it never runs here again. A guest that is paused is paused there. What it writes to its standard streams there is in RUNTIME-DIR/log/UUID.log.",
     ],
     run: runMigration,
