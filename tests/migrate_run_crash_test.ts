@@ -31,6 +31,10 @@ for (const [point, end] of DRIVER) {
     assert.equal((await move.finished()).code, 137);
     await settles(hosts);
     await livesOnOne(hosts, { disk, end });
+    if (end !== "stays") return;
+    const again = await hosts.one.run(runArguments(hosts));
+    assert.equal(again.code, 0, again.stderr);
+    await livesOnOne(hosts, { disk, end: "moves" });
   });
 }
 
