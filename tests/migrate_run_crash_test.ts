@@ -15,7 +15,9 @@ const DRIVER: [FailpointName, End][] = [
   ["migrate-run.prepared", "stays"],
   ["migrate-run.receiver-ready", "stays"],
   ["migrate-run.migrating", "stays"],
-  ["migrate-run.completed", "stays"],
+  ["migrate-run.completed", "moves"],
+  ["migrate-run.let-go", "moves"],
+  ["migrate-run.going", "moves"],
   ["migrate-run.running", "moves"],
   ["migrate-run.source-completed", "moves"],
 ];

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { QmpClient } from "../lib/qmp/client.ts";
-import { countingGuest, countOn, TwoHosts } from "./support/moving_guest.ts";
+import { countingCommand, countingDisk, countingGuest, countOn, TwoHosts } from "./support/moving_guest.ts";
 import { lives, RunningMove } from "./support/running_move.ts";
 import { until } from "./support/until.ts";
 import { BINARY, type World } from "./support/world.ts";
@@ -88,6 +88,50 @@ Deno.test("migrate run: a guest that is paused is paused there, and has not run"
   assert.equal(resumed.code, 0, resumed.stderr);
   await livesOn(other, one, disk);
 });
+
+Deno.test({
+  name: "migrate run: a QEMU of another user gets to the sockets, and nobody else does",
+  ignore: Deno.uid() !== 0,
+  fn: async () => {
+    await using hosts = await TwoHosts.create();
+    const { one, other, images } = hosts;
+    const disk = await countingDisk(`${images}/vm1.img`);
+    for (const path of [disk, `${one.directory}/qmp`, `${other.directory}/qmp`]) {
+      if (path !== disk) await Deno.mkdir(path);
+      await Deno.chown(path, 65534, 65534);
+    }
+    for (const { directory } of [one, other]) await Deno.chmod(directory, 0o711);
+    const qmp = `${one.directory}/qmp/vm1`;
+    const user = "setpriv --reuid=65534 --regid=65534 --clear-groups".split(" ");
+    const command = [...user, ...countingCommand(disk, qmp)];
+    await one.startRunning(["run", "--name", "vm1", "--qmp", qmp, "--disk", disk, "--", ...command]);
+    await until("the guest counts", async () => await countOn(disk) > 1);
+    const args = ["migrate", "run", "vm1", "--to", hosts.destination(other)];
+    await using move = new RunningMove(one, [
+      ...args,
+      "--map",
+      `${one.directory}/qmp=${other.directory}/qmp`,
+      "--bandwidth",
+      "200K",
+    ]);
+    await move.reached("progress");
+    const directories = Array.from(Deno.readDirSync("/tmp"), ({ name }) => `/tmp/${name}`)
+      .filter((path) => path.startsWith("/tmp/lockvisor-migrate-") && statusOf(path)?.uid === 65534);
+    assert.ok(directories.length > 0);
+    for (const path of directories) assert.equal((statusOf(path)?.mode ?? 0o700) & 0o777, 0o700);
+    const { code, stderr } = await move.finished();
+    assert.equal(code, 0, stderr);
+    await livesOn(other, one, disk);
+  },
+});
+
+function statusOf(path: string): Deno.FileInfo | undefined {
+  try {
+    return Deno.statSync(path);
+  } catch {
+    return undefined; // it has gone
+  }
+}
 
 Deno.test("migrate run: within one host, to another QEMU of the same settings", async () => {
   await using hosts = await TwoHosts.create();

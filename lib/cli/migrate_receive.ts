@@ -1,9 +1,12 @@
+import { processResume } from "../domain_lock.ts";
 import { LockvisorError } from "../errors.ts";
 import { endMigration, findMigration } from "../host_migrations.ts";
+import { findLivingGuest } from "../manager/find_guest.ts";
 import { holdersText } from "../manager/refusal.ts";
 import { PROTOCOL, type ReceiveOrder } from "../migration/conversation.ts";
 import { LineChannel } from "../migration/line_channel.ts";
-import { type ArrivalLocks, receiveGuest } from "../migration/receive_guest.ts";
+import type { ArrivalLocks } from "../migration/carry_on_alone.ts";
+import { receiveGuest } from "../migration/receive_guest.ts";
 import { VERSION } from "../version.ts";
 import type { CliContext } from "./context.ts";
 import { SETTING_OPTIONS } from "./definition.ts";
@@ -56,28 +59,34 @@ export async function receive({ options }: Invocation, context: CliContext): Pro
 }
 
 function arrivalLocks(session: Session, { guest }: ReceiveOrder): ArrivalLocks {
-  const incoming = async () => {
-    const found = await findMigration(session, guest.uuid, "in");
-    return found.kind === "migrating" ? found.record : undefined;
+  const found = async () => {
+    try {
+      return await findMigration(session, guest.uuid, "in");
+    } catch (error) {
+      if (error instanceof LockvisorError && error.code === "data") return undefined; // nobody knows of it any more
+      throw error;
+    }
   };
   return {
     complete: async ({ waitMs }) => {
-      const record = await incoming();
-      if (record === undefined) return { outcome: "complete", holders: "" };
-      const { outcome, holders } = await endMigration(session, record, { action: "complete", waitMs });
+      const migration = await found();
+      if (migration?.kind !== "migrating") return { outcome: "settled", holders: "" };
+      const { outcome, holders } = await endMigration(session, migration.record, {
+        action: "complete",
+        waitMs,
+      });
       return outcome === "waiting"
         ? { outcome, holders: holdersText(holders) }
         : { outcome: "complete", holders: "" };
     },
     cancel: async () => {
-      let record;
-      try {
-        record = await incoming();
-      } catch (error) {
-        if (error instanceof LockvisorError && error.code === "data") return; // nobody knows of it
-        throw error;
-      }
-      if (record !== undefined) await endMigration(session, record, { action: "cancel", waitMs: 0 });
+      const migration = await found();
+      if (migration?.kind !== "migrating") return;
+      await endMigration(session, migration.record, { action: "cancel", waitMs: 0 });
+    },
+    resume: async () => {
+      const record = findLivingGuest(session.store, guest.uuid);
+      await processResume(await session.domainLock(record), record, { changes: "refuse" });
     },
   };
 }

@@ -30,8 +30,10 @@ export interface ReceiveOrder {
 /** What the driver says. */
 export type Order =
   | ReceiveOrder
+  /** Everything was sent. */
+  | { order: "sent"; processors: Processors }
   /** The guest is let go: from now on it may run there, and never again here. */
-  | { order: "go"; processors: Processors }
+  | { order: "go" }
   /** The source has ended: its slots are free. */
   | { order: "complete" }
   /** The guest stays where it was. */
@@ -81,8 +83,9 @@ export function parseOrder(line: string): Order {
         map: fields.list("map", readMapping),
       };
     }
-    case "go":
+    case "sent":
       return { order, processors: fields.get("processors", isProcessors, "run or stay-stopped") };
+    case "go":
     case "complete":
     case "cancel":
     case "alive":

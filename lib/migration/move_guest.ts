@@ -115,6 +115,7 @@ async function send({ guest, limits, timeoutMs, signal, watch }: Move, way: Way)
         },
       });
     });
+    way.link.tell({ order: "sent", processors: sent.processors });
     const arrived = await withinDeadline(arrival, ARRIVAL_MS);
     if (arrived.kind === "done") return sent;
     throw new LockvisorError(
@@ -192,7 +193,7 @@ async function endThere(move: Move, { link, isTold }: Way, error: unknown): Prom
 /** There is no way back: the guest may run at the destination from now on. */
 async function goForward(move: Move, way: Way, { pid, sent }: Arrived): Promise<MovedGuest> {
   const { locks, watch } = move;
-  way.link.tell({ order: "go", processors: sent.processors });
+  way.link.tell({ order: "go" });
   failpoint("migrate-run.going");
   try {
     await way.link.await("running", { withinMs: GO_MS });

@@ -10,18 +10,11 @@ import {
   type Report,
   STREAM_SOCKET,
 } from "./conversation.ts";
+import { type ArrivalLocks, completeAlone, holdAlone } from "./carry_on_alone.ts";
 import { type IncomingProcess, type IncomingStart, startIncoming } from "./incoming_process.ts";
 import { IncomingQemu } from "./incoming_qemu.ts";
 import type { LineChannel } from "./line_channel.ts";
 import { giveToUserOf, makeSocketDirectory, removeSocketDirectory } from "./socket_directory.ts";
-
-/** The locks of the guest that comes, on the host that it comes to. */
-export interface ArrivalLocks {
-  /** The guest has come: takes the source's half. @throws {LockvisorError} */
-  complete(options: { waitMs: number }): Promise<{ outcome: "complete" | "waiting"; holders: string }>;
-  /** The guest does not come: ends its process, and removes what was noted of it. @throws {LockvisorError} */
-  cancel(): Promise<void>;
-}
 
 /** The world around a receiver. */
 export interface Receiver {
@@ -37,14 +30,13 @@ export interface Receiver {
   silenceMs: number;
 }
 
-/** How long to wait for the source's half of the locks, in milliseconds: when it has told that it has ended, and when not. */
+/** How long to wait for the source's half of the locks when the source is told to have ended, in milliseconds. */
 const TOLD_MS = 10_000;
-const ALONE_MS = 60_000;
-const ALONE_PAUSE_MS = 500;
 
 /**
  * Receives one guest: starts its QEMU, which waits for it, and does what the driver says. Without the driver it decides
- * alone: before the guest is let go it does not come, and nothing is left of it here; afterwards it runs here.
+ * alone: before everything has come, the guest does not come, and nothing is left of it here; once it was let go, it runs
+ * here; in between it stands still until the source has ended, or somebody has decided.
  */
 export async function receiveGuest(receiver: Receiver): Promise<void> {
   receiver.channel.send(receiver.hello);
@@ -103,8 +95,11 @@ interface Attended {
 /** Does what the driver says, until all is done or the driver has gone. */
 async function attend(receiver: Receiver, { order, locks, guest }: Attended): Promise<void> {
   const { channel } = receiver;
+  let hasArrived = false;
+  let processors: Processors = "stay-stopped";
   guest.qemu.arrival.then(({ outcome }) => {
-    if (outcome === "arrived") channel.send({ report: "arrived" } satisfies Report);
+    hasArrived = outcome === "arrived";
+    if (hasArrived) channel.send({ report: "arrived" } satisfies Report);
     failpoint("migrate-receive.arrived");
   }, () => {}); // its end is told below
   const died = guest.process.ended.then((error) => ({ kind: "died" as const, error }));
@@ -117,11 +112,17 @@ async function attend(receiver: Receiver, { order, locks, guest }: Attended): Pr
       return;
     }
     switch (event.said?.order) {
+      case "sent":
+        processors = event.said.processors;
+        break;
       case "go":
-        return await letRun(receiver, { order, locks, guest }, event.said.processors);
+        return await letRun(receiver, { order, locks, guest }, processors);
       case "cancel":
-      case undefined:
         return await cancel(receiver, { order, locks, guest });
+      case undefined:
+        if (!hasArrived) return await cancel(receiver, { order, locks, guest });
+        await guest.qemu.close();
+        return await holdAlone(locks, processors);
     }
     next = nextOrder(receiver);
   }
@@ -170,22 +171,12 @@ async function letRun(
       ? await completeAlone(locks)
       : await locks.complete({ waitMs: TOLD_MS });
     failpoint("migrate-receive.completed");
-    channel.send({ report: "completed", outcome, holders } satisfies Report);
+    const isWaiting = outcome === "waiting";
+    channel.send(
+      { report: "completed", outcome: isWaiting ? outcome : "complete", holders } satisfies Report,
+    );
   } catch (error) {
     channel.send(failure("may-run", error));
-  }
-}
-
-/**
- * Completes without a driver, as soon as the source lets go. Asks again and again instead of waiting once: on one host, who
- * waits is in the way of whoever completes the source.
- */
-async function completeAlone(locks: ArrivalLocks): ReturnType<ArrivalLocks["complete"]> {
-  const deadline = performance.now() + ALONE_MS;
-  while (true) {
-    const arrival = await locks.complete({ waitMs: 0 });
-    if (arrival.outcome === "complete" || performance.now() > deadline) return arrival;
-    await new Promise((resolve) => setTimeout(resolve, ALONE_PAUSE_MS));
   }
 }
 
