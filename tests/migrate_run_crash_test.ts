@@ -40,6 +40,79 @@ for (const [point, end] of DRIVER) {
   });
 }
 
+for (const point of ["migrate-run.cancelling", "migrate-run.receiver-cancelled"] as const) {
+  Deno.test(`migrate run: the driver is killed at ${point}, on its way back: the guest stays`, async () => {
+    await using hosts = await TwoHosts.create();
+    const { disk } = await countingGuest(hosts);
+    await using move = new RunningMove(hosts.one, [...runArguments(hosts), "--bandwidth", "60K"], {
+      binary: FAILPOINT_BINARY,
+      env: { LOCKVISOR_FAILPOINT: point },
+    });
+    await move.reached("progress");
+    move.kill("SIGINT");
+    assert.equal((await move.finished()).code, 137);
+    await settles(hosts);
+    await livesOnOne(hosts, { disk, end: "stays" });
+  });
+}
+
+/** A guest that has come whole, and whose driver was killed. */
+async function leftAt(hosts: TwoHosts, point: FailpointName): Promise<string> {
+  const { disk } = await countingGuest(hosts);
+  await using move = new RunningMove(hosts.one, runArguments(hosts), {
+    binary: FAILPOINT_BINARY,
+    env: { LOCKVISOR_FAILPOINT: point },
+  });
+  assert.equal((await move.finished()).code, 137);
+  return disk;
+}
+
+/** As above, before the guest was told to run. */
+async function leftStanding(hosts: TwoHosts, point: FailpointName): Promise<string> {
+  const disk = await leftAt(hosts, point);
+  await until("it stands still there", async () => {
+    const { guests } = JSON.parse((await hosts.other.run(["status", "--json"])).stdout);
+    return guests[0]?.state === "paused";
+  });
+  return disk;
+}
+
+for (const point of ["migrate-run.completed", "migrate-run.let-go", "migrate-run.going"] as const) {
+  Deno.test(`migrate run: after a kill at ${point}, the guest runs there as soon as it is completed here`, async () => {
+    await using hosts = await TwoHosts.create();
+    // The last word of a driver that is killed may have been heard, or not.
+    const disk = await leftAt(hosts, point);
+    const completed = await hosts.one.run(["migrate", "complete", "vm1"]);
+    assert.equal(completed.code, 0, completed.stderr);
+    await until("it runs there, and nobody has said so", async () => {
+      const { guests } = JSON.parse((await hosts.other.run(["status", "--json"])).stdout);
+      return guests[0]?.state === "running" && guests[0].locks.held === guests[0].locks.total;
+    });
+    await livesOnOne(hosts, { disk, end: "moves" });
+  });
+}
+
+Deno.test("migrate run: after a kill before it was let go, a guest that is cancelled there runs on here", async () => {
+  await using hosts = await TwoHosts.create();
+  const disk = await leftStanding(hosts, "migrate-run.completed");
+  const early = await hosts.one.run(["migrate", "cancel", "vm1"]);
+  assert.equal(early.code, 75, early.stderr);
+  for (const world of [hosts.other, hosts.one]) {
+    const cancelled = await world.run(["migrate", "cancel", "vm1"]);
+    assert.equal(cancelled.code, 0, cancelled.stderr);
+  }
+  await livesOnOne(hosts, { disk, end: "stays" });
+});
+
+Deno.test("migrate run: after it was let go, nobody lets a guest run on here", async () => {
+  await using hosts = await TwoHosts.create();
+  await leftStanding(hosts, "migrate-run.let-go");
+  await hosts.other.run(["migrate", "cancel", "vm1"]);
+  const refused = await hosts.one.run(["migrate", "cancel", "vm1"]);
+  assert.equal(refused.code, 65, refused.stderr);
+  assert.match(refused.stderr, /may have run at/);
+});
+
 /** Where the receiver is killed. Its driver lives, and brings the migration to an end, or says how that is to be done. */
 const RECEIVER: [FailpointName, End][] = [
   ["migrate-receive.started", "stays"],
