@@ -166,7 +166,7 @@ Deno.test("migrate run: a dry run shows the command there, and does nothing", as
   await livesOn(one, other, disk);
 });
 
-for (const signal of ["SIGINT", "SIGTERM"] as const) {
+for (const [signal, status] of [["SIGINT", 130], ["SIGTERM", 143], ["SIGHUP", 129]] as const) {
   Deno.test(`migrate run: ${signal} mid-way leaves the guest here, with all its locks, and nothing there`, async () => {
     await using hosts = await TwoHosts.create();
     const { one, other } = hosts;
@@ -176,7 +176,7 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
     const process = await incomingProcess(other);
     move.kill(signal);
     const { code, stderr } = await move.finished();
-    assert.equal(code, signal === "SIGINT" ? 130 : 143, stderr);
+    assert.equal(code, status, stderr);
     assert.match(stderr, new RegExp(`gave up on ${signal}; guest "vm1" stays here, with its locks\n$`));
     await livesOn(one, other, disk);
     assert.equal(lives(process), false);

@@ -25,7 +25,7 @@ export async function receive({ options }: Invocation, context: CliContext): Pro
     options.texts(name).map((value) => `--${name}=${value}`)
   );
   const terminated = Promise.withResolvers<void>();
-  const listening = listenForEnd(() => terminated.resolve());
+  const listening = listenForEnd(["SIGINT", "SIGTERM"], () => terminated.resolve());
   const channel = new LineChannel(Deno.stdin.readable, Deno.stdout.writable);
   try {
     await receiveGuest({

@@ -1,9 +1,11 @@
-/** A signal with which somebody asks for an end. */
-export type EndSignal = "SIGINT" | "SIGTERM";
+import { END_SIGNALS, type EndSignal } from "./interrupted.ts";
 
 /** Listens for what asks for an end. What our parent had us ignore (nohup, a shell's background job) stays ignored. */
-export function listenForEnd(received: (signal: EndSignal) => void): { end(): void } {
-  const listeners = (["SIGINT", "SIGTERM"] as const)
+export function listenForEnd<Signal extends EndSignal>(
+  signals: readonly Signal[],
+  received: (signal: Signal) => void,
+): { end(): void } {
+  const listeners = signals
     .filter((signal) => !isIgnored(signal))
     .map((signal) => {
       const listener = () => received(signal);
@@ -18,13 +20,14 @@ export function abortOnSignals(
   reason: (signal: EndSignal) => unknown,
 ): { signal: AbortSignal; end(): void } {
   const controller = new AbortController();
-  const listening = listenForEnd((signal) => controller.abort(reason(signal)));
+  const signals = ["SIGHUP", "SIGINT", "SIGTERM"] as const;
+  const listening = listenForEnd(signals, (signal) => controller.abort(reason(signal)));
   return { signal: controller.signal, end: () => listening.end() };
 }
 
 /** proc_pid_status(5), SigIgn: a mask of signals, the first in the lowest bit. */
 function isIgnored(signal: EndSignal): boolean {
-  const number = signal === "SIGINT" ? 2n : 15n;
+  const number = BigInt(END_SIGNALS[signal]);
   const mask = /^SigIgn:\s*([0-9a-f]+)$/m.exec(Deno.readTextFileSync("/proc/self/status"))?.[1] ?? "0";
   return ((BigInt(`0x${mask}`) >> (number - 1n)) & 1n) === 1n;
 }

@@ -1,6 +1,6 @@
-import { Interrupted } from "./interrupted.ts";
+import { type EndSignal, Interrupted } from "./interrupted.ts";
 import { LockvisorError } from "../errors.ts";
-import { type EndSignal, listenForEnd } from "./signals.ts";
+import { listenForEnd } from "./signals.ts";
 
 /** Pauses between two tries, in milliseconds: short at first, then easy on a holder that stays for hours. */
 const FIRST_PAUSE_MS = 10;
@@ -33,7 +33,7 @@ export async function acquireWithin(attempt: () => Promise<void>, durationMs: nu
 function watchForSignals() {
   let received: EndSignal | undefined;
   let wake = () => {};
-  const listening = listenForEnd((signal) => {
+  const listening = listenForEnd(["SIGINT", "SIGTERM"], (signal) => {
     received ??= signal;
     wake();
   });
