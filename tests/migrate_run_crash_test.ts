@@ -92,6 +92,21 @@ for (const point of ["migrate-run.completed", "migrate-run.let-go", "migrate-run
   });
 }
 
+Deno.test("migrate run: a guest that stands still runs also when somebody else was first to complete it there", async () => {
+  await using hosts = await TwoHosts.create();
+  const disk = await leftStanding(hosts, "migrate-run.let-go");
+  // As an agent there would.
+  await Promise.all([
+    hosts.one.run(["migrate", "complete", "vm1"]),
+    hosts.other.run(["migrate", "complete", "vm1", "--wait=20s"]),
+  ]);
+  await until("it runs there, and nobody has said so", async () => {
+    const { guests } = JSON.parse((await hosts.other.run(["status", "--json"])).stdout);
+    return guests[0]?.state === "running" && guests[0].locks.held === guests[0].locks.total;
+  });
+  await livesOnOne(hosts, { disk, end: "moves" });
+});
+
 Deno.test("migrate run: after a kill before it was let go, a guest that is cancelled there runs on here", async () => {
   await using hosts = await TwoHosts.create();
   const disk = await leftStanding(hosts, "migrate-run.completed");

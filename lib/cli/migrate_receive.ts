@@ -1,7 +1,6 @@
 import { processResume } from "../domain_lock.ts";
 import { LockvisorError } from "../errors.ts";
 import { endMigration, findMigration } from "../host_migrations.ts";
-import { findLivingGuest } from "../manager/find_guest.ts";
 import { holdersText } from "../manager/refusal.ts";
 import { PROTOCOL, type ReceiveOrder } from "../migration/conversation.ts";
 import { LineChannel } from "../migration/line_channel.ts";
@@ -38,6 +37,7 @@ export async function receive({ options }: Invocation, context: CliContext): Pro
           "migrate",
           "in",
           "--ticket=-",
+          `--plugin=${order.plugin}`,
           `--qmp=${order.qmp}`,
           ...order.map.map(({ from, to }) => `--map=${from}=${to}`),
           "--",
@@ -84,8 +84,11 @@ function arrivalLocks(session: Session, { guest }: ReceiveOrder): ArrivalLocks {
       if (migration?.kind !== "migrating") return;
       await endMigration(session, migration.record, { action: "cancel", waitMs: 0 });
     },
-    resume: async () => {
-      const record = findLivingGuest(session.store, guest.uuid);
+    resume: async (pid) => {
+      const guestThere = await found();
+      if (guestThere?.kind !== "at-rest") return;
+      const { record } = guestThere;
+      if (record.carriers[0].pid !== pid || record.state !== "paused") return;
       await processResume(await session.domainLock(record), record, { changes: "refuse" });
     },
   };

@@ -7,8 +7,8 @@ export interface ArrivalLocks {
   complete(options: { waitMs: number }): Promise<Arrival>;
   /** The guest does not come: ends its process, and removes what was noted of it. @throws {LockvisorError} */
   cancel(): Promise<void>;
-  /** Lets a guest run that has come and has all of its locks. @throws {LockvisorError} */
-  resume(): Promise<void>;
+  /** Lets the guest of a process run if it has come, is paused, and has all of its locks. @throws {LockvisorError} */
+  resume(pid: number): Promise<void>;
 }
 
 /** What asking for the source's half has given. */
@@ -33,9 +33,13 @@ export function completeAlone(locks: ArrivalLocks): Promise<Arrival> {
  * to let it run is only safe once the source's process has ended, which its half of the locks tells. It stays for whoever
  * decides: cancelled, here and at the source, it runs on there; completed at the source, it runs here.
  */
-export async function holdAlone(locks: ArrivalLocks, processors: Processors): Promise<void> {
+export async function holdAlone(
+  locks: ArrivalLocks,
+  { pid, processors }: { pid: number; processors: Processors },
+): Promise<void> {
   const { outcome } = await untilComplete(locks, HELD_MS);
-  if (outcome === "complete" && processors === "run") await locks.resume();
+  // The agent may have been first to complete it.
+  if (outcome !== "waiting" && processors === "run") await locks.resume(pid);
 }
 
 /** Somebody else may be at the guest's monitor just now, or at its record. */

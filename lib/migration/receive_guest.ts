@@ -122,7 +122,7 @@ async function attend(receiver: Receiver, { order, locks, guest }: Attended): Pr
       case undefined:
         if (!hasArrived) return await cancel(receiver, { order, locks, guest });
         await guest.qemu.close();
-        return await holdAlone(locks, processors);
+        return await holdAlone(locks, { pid: guest.process.pid, processors });
     }
     next = nextOrder(receiver);
   }
