@@ -174,12 +174,14 @@ for (const [signal, status] of [["SIGINT", 130], ["SIGTERM", 143], ["SIGHUP", 12
     await using move = new RunningMove(one, [...runArguments(hosts), ...SLOWLY]);
     await move.reached("progress");
     const process = await incomingProcess(other);
+    const sockets = streamDirectory(process);
     move.kill(signal);
     const { code, stderr } = await move.finished();
     assert.equal(code, status, stderr);
     assert.match(stderr, new RegExp(`gave up on ${signal}; guest "vm1" stays here, with its locks\n$`));
     await livesOn(one, other, disk);
     assert.equal(lives(process), false);
+    assert.equal(statusOf(sockets), undefined);
   });
 }
 
@@ -190,12 +192,14 @@ Deno.test("migrate run: a receiver that is killed mid-way: the guest stays here,
   await using move = new RunningMove(one, [...runArguments(hosts), ...SLOWLY]);
   await move.reached("progress");
   const process = await incomingProcess(other);
+  const sockets = streamDirectory(process);
   Deno.kill(move.receiver, "SIGKILL");
   const { code, stderr } = await move.finished();
   assert.equal(code, 69, stderr);
   assert.match(stderr, /guest "vm1" stays here, with its locks: destination .* has ended \(SIGKILL\)\n$/);
   await livesOn(one, other, disk);
   assert.equal(lives(process), false);
+  assert.equal(statusOf(sockets), undefined);
 });
 
 Deno.test("migrate run: a QEMU that is killed there mid-way: the guest stays here", async () => {
@@ -370,6 +374,17 @@ async function incomingProcess(world: World): Promise<number> {
     return pid !== undefined;
   });
   return pid!;
+}
+
+/** The directory of the socket through which a QEMU gets its guest; proc_net(5), unix. */
+function streamDirectory(pid: number): string {
+  const open = Array.from(Deno.readDirSync(`/proc/${pid}/fd`), ({ name }) => {
+    return /^socket:\[(\d+)\]$/.exec(Deno.readLinkSync(`/proc/${pid}/fd/${name}`))?.[1];
+  });
+  const lines = Deno.readTextFileSync("/proc/net/unix").split("\n").map((line) => line.trim().split(/ +/));
+  const path = lines.find((line) => open.includes(line[6]) && line[7]?.includes("/lockvisor-migrate-"))?.[7];
+  assert.ok(path !== undefined);
+  return path.slice(0, path.lastIndexOf("/"));
 }
 
 async function parameter(qmp: string, name: string): Promise<unknown> {

@@ -32,7 +32,8 @@ export class StreamPlace {
     return { forward: { here: this.socket, there: `${this.directory}/${STREAM_SOCKET}` } };
   }
 
+  /** Removes what is on this host: nothing goes through any more. The receiver may have been killed before it did. */
   remove(): void {
-    if (this.#here !== undefined) removeSocketDirectory(this.#here);
+    removeSocketDirectory(this.#here ?? this.directory);
   }
 }
