@@ -88,6 +88,11 @@ export function processLetGo(lock: DomainLock, guest: GuestRecord): Promise<void
   return attached(lock, "attach", guest, (manager) => manager.noteIncomingGuest("let-go"));
 }
 
+/** Notes that the guest stands still at its destination again: whoever was to let it go tells that it has not run. */
+export function processHoldAgain(lock: DomainLock, guest: GuestRecord): Promise<void> {
+  return attached(lock, "attach", guest, (manager) => manager.noteIncomingGuest("held"));
+}
+
 /** The guest has come: it gets the source's half of its locks, or waits for it. */
 export async function processCompleteIn(
   lock: DomainLock,

@@ -15,6 +15,8 @@ export interface CliContext {
   errorColours: "wanted" | "unwanted";
   /** Lines of a log, to standard error as they are. */
   writeError(text: string): void;
+  /** The width of the terminal that standard error is; undefined where it is none. */
+  errorColumns(): number | undefined;
 }
 
 /** The context of the real process. */
@@ -30,7 +32,18 @@ export function processContext(): CliContext {
       return Deno.stderr.isTerminal() && !Deno.noColor ? "wanted" as const : "unwanted" as const;
     },
     writeError: tell,
+    errorColumns: terminalColumns,
   };
+}
+
+/** A terminal that does not tell its width counts as an old one. */
+function terminalColumns(): number | undefined {
+  if (!Deno.stderr.isTerminal()) return undefined;
+  try {
+    return Deno.consoleSize().columns || 80;
+  } catch {
+    return 80;
+  }
 }
 
 function readVariable(name: string): string | undefined {

@@ -2,6 +2,8 @@ import { type CommandDefinition, JSON_OPTION, type OptionDefinition } from "./de
 import { DEFAULT_DRIVER } from "../manager/registry.ts";
 import { cancel, comeIn, complete, prepare } from "./migrate.ts";
 import { cleanup, status } from "./migrate_overview.ts";
+import { receive } from "./migrate_receive.ts";
+import { runMigration } from "./migrate_run.ts";
 
 const SIDE_OPTION: OptionDefinition = {
   name: "side",
@@ -10,8 +12,67 @@ const SIDE_OPTION: OptionDefinition = {
   summary: "which side is meant, where the guest migrates within this host",
 };
 
-/** The subcommands of `migrate`, in the order of a migration. */
+/** The subcommands of `migrate`: the whole, then its parts in their order. */
 export const MIGRATE_COMMANDS: readonly CommandDefinition[] = [
+  {
+    name: "migrate run",
+    summary: "move a guest to another host while it runs: its locks, its memory, and all that can go wrong",
+    arguments: [{ name: "GUEST", presence: "required" }],
+    options: [
+      {
+        name: "to",
+        placeholder: "HOSTURI",
+        summary:
+          "where it goes to: ssh://[USER@]HOST[:PORT], or local: for another QEMU on this host; required",
+      },
+      {
+        name: "map",
+        placeholder: "OLD=NEW",
+        occurs: "repeatedly",
+        summary:
+          "what is at OLD here, or below it, is at NEW there; for disks, sockets and all paths of the command",
+      },
+      {
+        name: "set",
+        placeholder: "OPTION[=VALUE]",
+        occurs: "repeatedly",
+        summary: "an option of QEMU's that is another one there, such as display=none",
+      },
+      {
+        name: "add",
+        placeholder: "OPTION[=VALUE]",
+        occurs: "repeatedly",
+        summary: "an option of QEMU's that is there in addition",
+      },
+      {
+        name: "bandwidth",
+        placeholder: "SIZE",
+        summary: "bytes a second, at most, such as 100M (default: as fast as it goes)",
+      },
+      {
+        name: "downtime-limit",
+        placeholder: "DURATION",
+        default: "300ms",
+        summary: "how long the guest may stand still for the last part of its memory",
+      },
+      {
+        name: "auto-converge",
+        summary: "slow the guest down if it changes its memory faster than that can be sent",
+      },
+      {
+        name: "timeout",
+        placeholder: "DURATION",
+        summary: "give up if its memory has not gone by then (default: never)",
+      },
+      { name: "dry-run", summary: "print what would move, and its command there; do nothing" },
+      { name: "json", summary: "print JSON: a line for each stage and step, the result in the last" },
+    ],
+    details: [
+      "The guest needs its QMP socket (run --qmp), and images that both hosts see. ssh uses your keys and configuration and asks nothing; no port is opened: the memory goes through the same connection. Settings of the lockvisor there may follow HOSTURI: config, runtime-dir, lockspace, host-id and program, as in ssh://hv2?host-id=b&config=/etc/b.toml (percent-encoded).",
+      "Whatever fails before the guest is let go there, also Ctrl-C or a lost connection: it stays here, runs on, and has all of its locks. Afterwards it never runs here again. A guest that is paused is paused there. What it writes to its standard streams there is in RUNTIME-DIR/log/UUID.log.",
+    ],
+    run: runMigration,
+  },
   {
     name: "migrate prepare",
     summary: "let a guest leave: give up half of each of its locks, and print the ticket to come in by",
@@ -108,5 +169,12 @@ export const MIGRATE_COMMANDS: readonly CommandDefinition[] = [
       "Without --yes and without a terminal it only lists them. What it does is what migrate complete and migrate cancel do; it exits with 75 when one of them could not be done now.",
     ],
     run: cleanup,
+  },
+  {
+    name: "migrate receive",
+    summary: "what migrate run starts at the destination, and talks to through its standard streams",
+    arguments: [],
+    options: [],
+    run: receive,
   },
 ];

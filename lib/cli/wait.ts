@@ -1,5 +1,6 @@
-import { Interrupted } from "./interrupted.ts";
+import { type EndSignal, Interrupted } from "./interrupted.ts";
 import { LockvisorError } from "../errors.ts";
+import { listenForEnd } from "./signals.ts";
 
 /** Pauses between two tries, in milliseconds: short at first, then easy on a holder that stays for hours. */
 const FIRST_PAUSE_MS = 10;
@@ -30,18 +31,12 @@ export async function acquireWithin(attempt: () => Promise<void>, durationMs: nu
 }
 
 function watchForSignals() {
-  let received: "SIGINT" | "SIGTERM" | undefined;
+  let received: EndSignal | undefined;
   let wake = () => {};
-  const listeners = (["SIGINT", "SIGTERM"] as const)
-    .filter((signal) => !isIgnored(signal))
-    .map((signal) => {
-      const listener = () => {
-        received ??= signal;
-        wake();
-      };
-      Deno.addSignalListener(signal, listener);
-      return () => Deno.removeSignalListener(signal, listener);
-    });
+  const listening = listenForEnd(["SIGINT", "SIGTERM"], (signal) => {
+    received ??= signal;
+    wake();
+  });
   return {
     async sleep(ms: number): Promise<void> {
       if (received === undefined) {
@@ -55,13 +50,6 @@ function watchForSignals() {
       }
       if (received !== undefined) throw new Interrupted(received);
     },
-    end: () => listeners.forEach((remove) => remove()),
+    end: () => listening.end(),
   };
-}
-
-/** A signal that our parent had us ignore (nohup, a shell's background job) stays ignored, for the command too. */
-function isIgnored(signal: "SIGINT" | "SIGTERM"): boolean {
-  const number = signal === "SIGINT" ? 2n : 15n;
-  const mask = /^SigIgn:\s*([0-9a-f]+)$/m.exec(Deno.readTextFileSync("/proc/self/status"))?.[1] ?? "0";
-  return ((BigInt(`0x${mask}`) >> (number - 1n)) & 1n) === 1n;
 }

@@ -3,7 +3,7 @@ import { lifeOf } from "../process/process_identity.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import { hasMonitor, withMonitor } from "./guest_monitor.ts";
 import type { GuestRecord } from "./guest_record.ts";
-import { type QemuView, runStateOf, type Sending, sendingOf } from "./migration_plan.ts";
+import { isEarlierMigration, type QemuView, runStateOf, type Sending, sendingOf } from "./migration_plan.ts";
 
 /** How long QEMU may take to give a migration up, in milliseconds. */
 const GIVING_UP_MS = 10_000;
@@ -19,8 +19,14 @@ export async function lookAtQemu(record: GuestRecord): Promise<QemuView> {
   if (!hasMonitor(record)) return { kind: "silent" };
   try {
     return await withMonitor(record, {}, async (monitor) => {
-      const run = runStateOf(textOf(await monitor.execute("query-status"), "status") ?? "");
-      return { kind: "seen", run, sending: await sendingState(monitor) };
+      const status = await runStatus(monitor);
+      const answer = await monitor.execute("query-migrate");
+      const sending = sendingOf(textOf(answer, "status"));
+      if (sending !== "completed") return { kind: "seen", run: runStateOf(status), sending };
+      // Asked once more: it may have been completed a moment ago.
+      const latest = await runStatus(monitor);
+      const isOver = isEarlierMigration(answer, latest);
+      return { kind: "seen", run: runStateOf(latest), sending: isOver ? "none" : sending };
     });
   } catch (error) {
     // It may have ended while it was asked.
@@ -29,14 +35,12 @@ export async function lookAtQemu(record: GuestRecord): Promise<QemuView> {
   }
 }
 
-/**
- * QEMU tells by the same command of how its guest has come, as long as it has not sent that on: `completed`. Only of what it
- * has sent itself it tells how much that was; fill_source_migration_info in QEMU's migration/migration.c.
- */
+async function runStatus(monitor: QmpClient): Promise<string> {
+  return textOf(await monitor.execute("query-status"), "status") ?? "";
+}
+
 async function sendingState(monitor: QmpClient): Promise<Sending> {
-  const answer = await monitor.execute("query-migrate");
-  const sending = sendingOf(textOf(answer, "status"));
-  return sending === "completed" && !hasField(answer, "ram") ? "none" : sending;
+  return sendingOf(textOf(await monitor.execute("query-migrate"), "status"));
 }
 
 /** Stops the processors before a migration is cancelled. */
@@ -62,10 +66,6 @@ export async function giveMigrationUp(record: GuestRecord & { qmp: string }): Pr
       await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
     }
   });
-}
-
-function hasField(value: unknown, field: string): boolean {
-  return typeof value === "object" && value !== null && field in value;
 }
 
 function textOf(value: unknown, field: string): string | undefined {

@@ -21,6 +21,7 @@ export const inProcess: Program = async (args, environment) => {
     colours: "unwanted",
     errorColours: "unwanted",
     writeError: () => {},
+    errorColumns: () => undefined,
   };
   try {
     return { code: await runProgram(args, context), ...output };

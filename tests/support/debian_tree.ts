@@ -15,22 +15,31 @@ const SUITE = "bookworm";
 /** To be raised when what is done to a tree after debootstrap changes. */
 const FORM = 1;
 
+/** What is in a tree: nothing but what every host needs, or a ssh server, its client and QEMU as well. */
+export type TreeContents = "plain" | "with-ssh-and-qemu";
+
+const FURTHER: Record<TreeContents, readonly string[]> = {
+  "plain": [],
+  "with-ssh-and-qemu": ["openssh-server", "openssh-client", "qemu-system-x86"],
+};
+
 /**
  * A Debian system with systemd in a folder, which nobody may change: hosts run on overlays of it. The first to ask
- * for it makes it (about a minute, once per machine); others wait meanwhile, in other processes too.
+ * for it makes it (one to three minutes, once per machine); others wait meanwhile, in other processes too.
  * @throws when it cannot be made, with what is missing
  */
-export async function debianTree(): Promise<string> {
+export async function debianTree(contents: TreeContents = "plain"): Promise<string> {
   if (Deno.uid() !== 0) {
     throw new Error("hosts with systemd need root: they are containers of systemd-nspawn");
   }
   await ensureCommands(["debootstrap", "systemd-nspawn", "ip", "unshare", "nsenter", "setsid"]);
   const cache = `${cacheDirectory()}/lockvisor-tests`;
   await Deno.mkdir(cache, { recursive: true });
-  const tree = `${cache}/debian-${await contentKey()}`;
+  const packages = [...PACKAGES, ...FURTHER[contents]];
+  const tree = `${cache}/debian-${await contentKey(packages)}`;
   using lock = await Deno.open(`${tree}.lock`, { write: true, create: true });
   await lock.lock(true);
-  if (!await isDirectory(tree)) await makeTree(tree);
+  if (!await isDirectory(tree)) await makeTree(tree, packages);
   return tree;
 }
 
@@ -43,12 +52,12 @@ function cacheDirectory(): string {
 }
 
 /** Other contents are another tree. */
-async function contentKey(): Promise<string> {
-  const text = new TextEncoder().encode(JSON.stringify([FORM, SUITE, PACKAGES]));
+async function contentKey(packages: readonly string[]): Promise<string> {
+  const text = new TextEncoder().encode(JSON.stringify([FORM, SUITE, packages]));
   return new Uint8Array(await crypto.subtle.digest("SHA-256", text)).toHex().slice(0, 12);
 }
 
-async function makeTree(tree: string): Promise<void> {
+async function makeTree(tree: string, packages: readonly string[]): Promise<void> {
   const beside = `${tree}.partial`; // of one who was killed; nobody works on it, for we have the lock
   await removeTree(beside);
   // Mounts that debootstrap makes in it end with the mount namespace, however debootstrap ends.
@@ -57,7 +66,7 @@ async function makeTree(tree: string): Promise<void> {
     "--propagation=private",
     "debootstrap",
     "--variant=minbase",
-    `--include=${PACKAGES.join(",")}`,
+    `--include=${packages.join(",")}`,
     SUITE,
     beside,
   ], { env: { LC_ALL: "C" } });

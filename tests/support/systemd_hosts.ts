@@ -1,6 +1,6 @@
 import { capture, tail } from "../../scripts/capture.ts";
 import { ROOT } from "../../scripts/project.ts";
-import { debianTree } from "./debian_tree.ts";
+import { debianTree, type TreeContents } from "./debian_tree.ts";
 import { HostGuardian } from "./host_guardian.ts";
 import { SystemdHost } from "./systemd_host.ts";
 
@@ -41,8 +41,11 @@ export class SystemdHosts implements AsyncDisposable {
    * Boots both hosts, or only the first.
    * @throws when this machine cannot, in one line that names what it lacks
    */
-  static async boot(which: "both" | "first only" = "both"): Promise<SystemdHosts> {
-    const tree = await debianTree();
+  static async boot(
+    which: "both" | "first only" = "both",
+    contents: TreeContents = "plain",
+  ): Promise<SystemdHosts> {
+    const tree = await debianTree(contents);
     const folder = await Deno.realPath(await Deno.makeTempDir({ prefix: "lockvisor-hosts-" }));
     const name = `lvt${crypto.randomUUID().slice(0, 8)}`;
     const hosts = new SystemdHosts({ folder, name, tree });
