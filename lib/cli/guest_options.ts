@@ -30,21 +30,31 @@ export const LOCK_FAILURE_OPTION: OptionDefinition = {
   summary: "what becomes of the guest when a lock is lost for good",
 };
 
+/** What a guest's own command says about it. */
+export interface CommandFacts {
+  name: string | undefined;
+  uuid: string | undefined;
+  /** The absolute path of its QMP socket. */
+  qmp: string | undefined;
+}
+
 /**
  * A new guest as its options describe it, a relative socket meant from here.
+ * @param facts what counts where an option is not given
  * @throws {LockvisorError} `usage` without a name, `data` for a disk or lease that is written wrongly
  */
-export function readGuest(command: "run" | "adopt", options: OptionValues) {
-  const name = options.text("name");
+export function readGuest(command: "run" | "adopt", options: OptionValues, facts?: CommandFacts) {
+  const name = options.text("name") ?? facts?.name;
   if (name === undefined) {
-    throw new LockvisorError("usage", `${command}: the guest needs a name; add --name NAME`);
+    const other = facts === undefined ? "" : ", or -name NAME to QEMU's options";
+    throw new LockvisorError("usage", `${command}: the guest needs a name; add --name NAME${other}`);
   }
   const qmp = options.text("qmp");
   return {
     name,
-    uuid: options.text("uuid"),
+    uuid: options.text("uuid") ?? facts?.uuid,
     id: options.text("id"),
-    qmp: qmp === undefined ? undefined : absolutePath(qmp),
+    qmp: qmp === undefined ? facts?.qmp : absolutePath(qmp),
     onLockFailure: options.text("on-lock-failure") as OnLockFailure | undefined,
     resources: [...options.texts("disk").map(parseDisk), ...options.texts("lease").map(parseLease)],
   };

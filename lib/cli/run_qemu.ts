@@ -1,0 +1,59 @@
+import { fileError, LockvisorError } from "../errors.ts";
+import { isPresent } from "../files/presence.ts";
+import type { HostSession } from "../host_session.ts";
+import { readMounts } from "../identity/mounts.ts";
+import { resolveResource, type ResourceSpec } from "../identity/resource.ts";
+import { readImageFiles } from "../image/image_reader.ts";
+import { mergeDisks } from "../qemu/merge_disks.ts";
+import type { QemuProgram } from "../qemu/program.ts";
+import { understandQemu, type UnderstoodQemu } from "../qemu/understand.ts";
+import type { CliContext } from "./context.ts";
+
+/** What `run` needs for a command that is a QEMU: read only then. */
+
+/** What QEMU reads by itself, unless -no-user-config is given (qemu(1)). */
+const DEFAULT_CONFIG = "/etc/qemu/qemu.conf";
+const LARGEST_CONFIG = 1 << 20;
+
+/** Understands the command line of a QEMU. @throws {LockvisorError} as `understandQemu` */
+export function understand(
+  { args, directory }: QemuProgram,
+  context: CliContext,
+): Promise<UnderstoodQemu> {
+  return understandQemu(args, {
+    directory,
+    images: { read: readImageFiles, warn: (line) => context.note(`warning: ${line}`) },
+    config: {
+      read: readConfigFile,
+      readDefault: () => isPresent(DEFAULT_CONFIG) ? readConfigFile(DEFAULT_CONFIG) : undefined,
+    },
+  });
+}
+
+/** The resources of a QEMU guest: those given by hand, and the disks that it opens besides. */
+export function resourcesOfQemu(
+  { config: { host, storage } }: HostSession,
+  given: readonly ResourceSpec[],
+  { disks }: UnderstoodQemu,
+): ResourceSpec[] {
+  const scope = { hostId: host.id, storage, mounts: readMounts() };
+  return mergeDisks(
+    given,
+    disks,
+    (disk) =>
+      resolveResource(disk, scope).identities.filter(({ scope }) => scope === "whole").map(({ key }) => key),
+  );
+}
+
+function readConfigFile(path: string): string {
+  try {
+    const { isFile, size } = Deno.statSync(path);
+    if (isFile && size <= LARGEST_CONFIG) return Deno.readTextFileSync(path);
+  } catch (error) {
+    throw fileError(`read ${path}, which QEMU's -readconfig names`, error);
+  }
+  throw new LockvisorError(
+    "data",
+    `${path}, which QEMU's -readconfig names, is no file of at most ${LARGEST_CONFIG} bytes; state every disk with --disk and add --no-auto`,
+  );
+}

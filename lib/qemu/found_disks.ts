@@ -1,0 +1,65 @@
+import type { Access } from "../access.ts";
+import { isShareable } from "./block_drivers.ts";
+import type { BlockGraph, BlockNode } from "./block_graph.ts";
+
+/** A disk that QEMU opens. */
+export interface FoundDisk {
+  /** As `--disk` takes it, commas not doubled: an absolute path or the name of a network disk. */
+  name: string;
+  access: Access;
+  /** What on the command line, or in which image, names it; for people. */
+  origin: string;
+  /** The format that is stated for the image in it; undefined if QEMU looks for one. */
+  format: string | undefined;
+}
+
+/** Every disk of a block graph, in the order in which QEMU opens them, and how it is used. */
+export function foundDisks(graph: BlockGraph): FoundDisk[] {
+  return graph.nodes.flatMap((node): FoundDisk[] => {
+    const { leaf, origin } = node;
+    if (leaf?.kind !== "path" && leaf?.kind !== "network") return [];
+    const name = leaf.kind === "path" ? leaf.path : leaf.name;
+    return [{ name, access: accessOf(graph, node), origin, format: formatOf(graph, node) }];
+  });
+}
+
+/** The disks that nothing on this side can lock, or that are none, each with the reason. */
+export function otherLeaves(graph: BlockGraph, kind: "nothing" | "elsewhere"): string[] {
+  return graph.nodes.flatMap(({ leaf, origin }) => leaf?.kind === kind ? [`${origin}: ${leaf.why}`] : []);
+}
+
+function accessOf(graph: BlockGraph, node: BlockNode): Access {
+  if (node.leaf?.kind === "network" && node.leaf.writes === "never") return "readonly";
+  if (!isWritten(graph, node)) return "readonly";
+  return isShared(graph, node) ? "shared" : "exclusive";
+}
+
+/** Whether QEMU opens a node for writing: unless that is ruled out, and with auto-read-only unless nobody above writes. */
+function isWritten(graph: BlockGraph, node: BlockNode): boolean {
+  if (node.readOnly) return false;
+  const parents = graph.parentsOf(node);
+  if (!node.autoReadOnly || parents.length === 0) return true;
+  return parents.some(({ use, node: parent }) => use !== "backing" && isWritten(graph, parent));
+}
+
+/**
+ * Whether all devices above allow other writers, and no format between keeps metadata of its own: QEMU refuses a
+ * second writer of those, whatever the device says.
+ */
+function isShared(graph: BlockGraph, node: BlockNode): boolean {
+  if (!isShareable(node.driver?.is)) return false;
+  const devices = graph.attachments.filter((attachment) => attachment.node === node);
+  const parents = graph.parentsOf(node).filter(({ use }) => use !== "backing");
+  if (devices.length === 0 && parents.length === 0) return false;
+  return devices.every(({ sharesWrites }) => sharesWrites) &&
+    parents.every(({ node: parent }) => isShared(graph, parent));
+}
+
+function formatOf(graph: BlockGraph, node: BlockNode): string | undefined {
+  for (const { node: parent } of graph.parentsOf(node)) {
+    if (parent.driver === undefined) return undefined;
+    if (parent.driver.is.kind === "format" || parent.driver.name === "raw") return parent.driver.name;
+    return formatOf(graph, parent);
+  }
+  return graph.parentsOf(node).length === 0 ? node.driver?.name : undefined;
+}

@@ -1,0 +1,30 @@
+/*
+ * The options of QEMU's system emulators, of all machines and of versions 2.12 to 10.2 (qemu-options.hx): which take a
+ * value decides where the next one begins, and what is the name of an image.
+ */
+
+const WITH_VALUE = `
+  M L D accel acpitable action add-fd append audio audiodev balloon bios blockdev boot bootp bt cdrom chardev chroot clock
+  compat cpu d debugcon device dfilter display drive dtb dump-vmstate echr fda fdb fsdev fw_cfg g gdb global hda hdachs
+  hdb hdc hdd icount incoming initrd iscsi k kernel kvm-shadow-memory loadvm m machine mem-path mon monitor msg mtdblock
+  name net netdev nic numa object option-rom overcommit parallel pcidevice pflash pidfile plugin prom-env qmp qmp-pretty
+  readconfig realtime redir rotate rtc run-with runas sandbox sd seed semihosting-config serial set shim smb smbios smp
+  soundhw spice startdate tb-size tftp tpmdev trace usbdevice uuid vga virtfs virtioconsole vnc watchdog watchdog-action
+  writeconfig xen-domid`;
+
+const WITHOUT_VALUE = `
+  S alt-grab async-teardown audio-help ctrl-grab curses daemonize enable-fips enable-hax enable-kvm enable-sync-profile
+  full-screen h help igd-passthru jitdump localtime mem-prealloc no-acpi no-fd-bootchk no-frame no-hpet no-kvm
+  no-kvm-irqchip no-kvm-pit no-kvm-pit-reinjection no-quit no-reboot no-shutdown no-user-config nodefaults nodefconfig
+  nographic old-param one-insn-per-tb only-migratable perfmap portrait preconfig rtc-td-hack s sdl semihosting show-cursor
+  singlestep snapshot tdf trace-unassigned usb version virtfs_synth win2k-hack xen-attach xen-create xen-domid-restrict`;
+
+const TAKES_VALUE: ReadonlyMap<string, boolean> = new Map([
+  ...WITH_VALUE.trim().split(/\s+/).map((name) => [name, true] as const),
+  ...WITHOUT_VALUE.trim().split(/\s+/).map((name) => [name, false] as const),
+]);
+
+/** Whether an option, without its dashes, takes a value; undefined for one that is not known. */
+export function takesValue(name: string): boolean | undefined {
+  return TAKES_VALUE.get(name);
+}
