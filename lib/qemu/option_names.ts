@@ -1,6 +1,6 @@
 /*
- * The options of QEMU's system emulators, of all machines and of versions 2.12 to 10.2 (qemu-options.hx): which take a
- * value decides where the next one begins, and what is the name of an image.
+ * The options of QEMU's system emulators: those of 7.2 (its -help), of all machines, and what older and newer versions
+ * have besides (qemu-options.hx). Which take a value decides where the next one begins, and what is the name of an image.
  */
 
 const WITH_VALUE = `
@@ -8,9 +8,9 @@ const WITH_VALUE = `
   compat cpu d debugcon device dfilter display drive dtb dump-vmstate echr fda fdb fsdev fw_cfg g gdb global hda hdachs
   hdb hdc hdd icount incoming initrd iscsi k kernel kvm-shadow-memory loadvm m machine mem-path mon monitor msg mtdblock
   name net netdev nic numa object option-rom overcommit parallel pcidevice pflash pidfile plugin prom-env qmp qmp-pretty
-  readconfig realtime redir rotate rtc run-with runas sandbox sd seed semihosting-config serial set shim smb smbios smp
-  soundhw spice startdate tb-size tftp tpmdev trace usbdevice uuid vga virtfs virtioconsole vnc watchdog watchdog-action
-  writeconfig xen-domid`;
+  qtest qtest-log readconfig realtime redir rotate rtc run-with runas sandbox sd seed semihosting-config serial set shim smb smbios
+  smp soundhw spice startdate tb-size tftp tpmdev trace usbdevice uuid vga virtfs virtioconsole vnc watchdog
+  watchdog-action writeconfig xen-domid`;
 
 const WITHOUT_VALUE = `
   S alt-grab async-teardown audio-help ctrl-grab curses daemonize enable-fips enable-hax enable-kvm enable-sync-profile

@@ -102,14 +102,9 @@ function driveRequest(drive: DriveSetting, allSnapshot: boolean) {
     options.set("driver", format);
   }
   const filename = parameters.get("file") || undefined;
-  if (
-    filename === undefined &&
-    options.names().every((name) => !/^(driver|backing|file|filename)($|\.)/.test(name))
-  ) {
-    return options.names().some((name) => name.includes("."))
-      ? { origin: drive.origin, options, unstated: "image" as const }
-      : undefined;
-  }
+  const isEmpty = filename === undefined &&
+    options.names().every((name) => !/^(driver|backing|file|filename)($|\.)/.test(name));
+  if (isEmpty) return undefined;
   const isReadOnly = switchParameter(drive, "read-only") || switchParameter(drive, "readonly") ||
     parameters.get("media") === "cdrom";
   // With snapshot the image is only the backing file of a temporary one.

@@ -81,15 +81,24 @@ function realityOf(nodes: readonly BlockNodeInfo[], pid: number, directory: stri
 
 const WRITING = 0o3;
 
-/** The files that a process has open for writing; one that is mapped counts as well. */
+/** The files that a process has open. */
+export function openFiles(pid: number): Set<string> {
+  return new Set(descriptors(pid).map(({ path }) => path));
+}
+
+/** The files that a process has open for writing. */
 export function writtenFiles(pid: number): Set<string> {
-  const found = new Set<string>();
-  for (const { name } of Deno.readDirSync(`/proc/${pid}/fd`)) {
+  return new Set(descriptors(pid).filter(({ flags }) => (flags & WRITING) !== 0).map(({ path }) => path));
+}
+
+function descriptors(pid: number): { path: string; flags: number }[] {
+  return Array.from(Deno.readDirSync(`/proc/${pid}/fd`)).flatMap(({ name }) => {
     try {
       const path = Deno.readLinkSync(`/proc/${pid}/fd/${name}`);
       const flags = /^flags:\s*([0-7]+)/m.exec(Deno.readTextFileSync(`/proc/${pid}/fdinfo/${name}`))?.[1];
-      if ((parseInt(flags ?? "0", 8) & WRITING) !== 0) found.add(path);
-    } catch { /* closed meanwhile */ }
-  }
-  return found;
+      return [{ path, flags: parseInt(flags ?? "0", 8) }];
+    } catch {
+      return []; // closed meanwhile
+    }
+  });
 }
