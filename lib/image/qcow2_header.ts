@@ -16,6 +16,7 @@ const MAGIC = 0x514649fb; // "QFI\xfb"
 const VERSION_2_LENGTH = 72;
 const VERSION_3_LENGTH = 104;
 const SMALLEST_CLUSTER_BITS = 9;
+const SMALLEST_CLUSTER = 2 ** SMALLEST_CLUSTER_BITS;
 const LARGEST_CLUSTER_BITS = 21;
 const LONGEST_BACKING_NAME = 1023;
 const LONGEST_FORMAT_NAME = 15;
@@ -27,7 +28,7 @@ const EXTENSION_BACKING_FORMAT = 0xe2792aca;
 const EXTENSION_DATA_FILE = 0x44415441;
 /** More than a header has; each is at least 8 bytes long. */
 const MOST_EXTENSIONS = 1024;
-const INCOMPATIBLE_DATA_FILE = 1n << 2n;
+const INCOMPATIBLE_DATA_FILE = 1 << 2;
 
 /**
  * Reads the header of a qcow2 image with the checks of QEMU's `qcow2_do_open`. Nothing outside of the first cluster is
@@ -41,8 +42,12 @@ export function readQcow2Header(image: string, read: ReadBytes): Qcow2Header {
       "data",
       `disk ${image} is no proper qcow2 image: ${why}; look at it with qemu-img check`,
     );
+  // No cluster is smaller, and what is wanted is nearly always in there.
+  const beginning = read(0, SMALLEST_CLUSTER);
   const bytes = (offset: number, length: number, what: string): DataView => {
-    const found = read(offset, length);
+    const found = offset + length <= beginning.length
+      ? beginning.subarray(offset, offset + length)
+      : read(offset, length);
     if (found.length < length) throw damaged(`it ends within ${what}`);
     return new DataView(found.buffer, found.byteOffset, length);
   };
@@ -59,13 +64,13 @@ export function readQcow2Header(image: string, read: ReadBytes): Qcow2Header {
   let hasDataFile = false;
   if (version === 3) {
     const more = bytes(VERSION_2_LENGTH, VERSION_3_LENGTH - VERSION_2_LENGTH, "its header");
-    hasDataFile = (more.getBigUint64(0) & INCOMPATIBLE_DATA_FILE) !== 0n;
+    hasDataFile = (more.getUint32(4) & INCOMPATIBLE_DATA_FILE) !== 0; // the lower half of 64 bits
     headerLength = more.getUint32(28);
     if (headerLength < VERSION_3_LENGTH || headerLength > clusterSize) {
       throw damaged(`its header is said to have ${headerLength} bytes`);
     }
   }
-  const nameOffset = Number(start.getBigUint64(8));
+  const nameOffset = start.getUint32(8) * 2 ** 32 + start.getUint32(12);
   const nameLength = start.getUint32(16);
   if (nameOffset > clusterSize) throw damaged("the name of its backing file is not in its header");
   if (nameOffset > 0 && nameLength > Math.min(LONGEST_BACKING_NAME, clusterSize - nameOffset)) {

@@ -22,7 +22,10 @@ const DRIVER_OF_SCHEME: ReadonlyMap<string, string> = new Map([
  * (`path_has_protocol`).
  */
 export function schemeOf(filename: string): string | undefined {
-  return /^([^:/]*):/.exec(filename)?.[1];
+  const colon = filename.indexOf(":");
+  if (colon < 0) return undefined;
+  const slash = filename.indexOf("/");
+  return slash >= 0 && slash < colon ? undefined : filename.slice(0, colon);
 }
 
 /** The driver that QEMU opens a file name with; undefined for a scheme that is not known. */

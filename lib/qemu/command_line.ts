@@ -19,7 +19,7 @@ export function splitCommandLine(args: readonly string[]): CommandWord[] {
       words.push({ kind: "image", file: word });
       continue;
     }
-    const name = word.replace(/^--?/, "");
+    const name = word.slice(word.startsWith("--") ? 2 : 1);
     const hasValue = takesValue(name);
     if (hasValue === undefined) throw misunderstood(`option ${word}`, "it is not known", "usage");
     if (hasValue && index + 1 === args.length) {

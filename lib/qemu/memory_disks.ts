@@ -11,8 +11,9 @@ export function memoryDisks(
   objects: readonly Thing[],
   directory: string | undefined,
 ): { disks: FoundDisk[]; ignored: string[] } {
+  if (objects.length === 0) return { disks: [], ignored: [] };
   const persistent = new Set(
-    devices.filter(({ parameters }) => /^(nvdimm|virtio-pmem)/.test(parameters.get("driver") ?? ""))
+    devices.filter(({ parameters }) => isPersistentMemory(parameters.get("driver") ?? ""))
       .map(({ parameters }) => parameters.get("memdev")),
   );
   const disks: FoundDisk[] = [];
@@ -36,4 +37,8 @@ export function memoryDisks(
     });
   }
   return { disks, ignored };
+}
+
+function isPersistentMemory(driver: string): boolean {
+  return driver === "nvdimm" || driver.startsWith("virtio-pmem");
 }

@@ -128,7 +128,8 @@ async function openLayer(below: Below, driver: BlockDriver & { kind: "format" | 
       await openChild(below, { name, use: "image", format: "probed", presence: "required" });
     }
   }
-  if (node.driver!.name === "raw") node.offset = sizeOf(options.text("offset") ?? "0", node.origin);
+  const offset = node.driver!.name === "raw" ? options.text("offset") : undefined;
+  if (offset !== undefined) node.offset = sizeOf(offset, node.origin);
   const files = driver.kind === "format" && driver.files !== "none"
     ? await chainedFiles(below.context.images, node, driver.files, {
       chain: below.chain,
@@ -283,8 +284,12 @@ function sizeOf(text: string, origin: string): number {
   return Math.floor(Number(digits) * 1024 ** UNITS.indexOf(unit === "" ? "B" : unit.toUpperCase()));
 }
 
+const NAMES_OF_DISKS = ["file", "filename", "driver", "image", "dir", "url"];
+
 /** An option that no driver has asked for, and that could name a disk. */
 function refuseLeftOver(options: BlockOptions, origin: string): void {
-  const suspicious = options.names().find((name) => /(^|\.)(file|filename|driver|image|dir|url)$/.test(name));
+  const suspicious = options.names().find((name) =>
+    NAMES_OF_DISKS.includes(name.slice(name.lastIndexOf(".") + 1))
+  );
   if (suspicious !== undefined) throw misunderstood(origin, `"${suspicious}" is not understood`);
 }

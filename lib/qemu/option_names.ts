@@ -19,12 +19,21 @@ const WITHOUT_VALUE = `
   nographic old-param one-insn-per-tb only-migratable perfmap portrait preconfig rtc-td-hack s sdl semihosting show-cursor
   singlestep snapshot tdf trace-unassigned usb version virtfs_synth win2k-hack xen-attach xen-create xen-domid-restrict`;
 
-const TAKES_VALUE: ReadonlyMap<string, boolean> = new Map([
-  ...WITH_VALUE.trim().split(/\s+/).map((name) => [name, true] as const),
-  ...WITHOUT_VALUE.trim().split(/\s+/).map((name) => [name, false] as const),
-]);
-
 /** Whether an option, without its dashes, takes a value; undefined for one that is not known. */
 export function takesValue(name: string): boolean | undefined {
-  return TAKES_VALUE.get(name);
+  if (isIn(name, WITH_VALUE)) return true;
+  return isIn(name, WITHOUT_VALUE) ? false : undefined;
+}
+
+/** Looks into the text itself: taking it apart first would cost each start more than the few look-ups that it needs. */
+function isIn(name: string, names: string): boolean {
+  if (name === "") return false;
+  for (let at = names.indexOf(name); at >= 0; at = names.indexOf(name, at + 1)) {
+    if (isSpace(names[at - 1]) && isSpace(names[at + name.length])) return true;
+  }
+  return false;
+}
+
+function isSpace(character: string | undefined): boolean {
+  return character === undefined || character === " " || character === "\n";
 }

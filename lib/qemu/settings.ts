@@ -173,9 +173,8 @@ class SettingsReader {
   #originOf(name: string, value: string): string {
     const count = (this.#counts.get(name) ?? 0) + 1;
     this.#counts.set(name, count);
-    const [, id] = /(?:^|,)(?:id|node-name)=([A-Za-z0-9._-]+)/.exec(value) ??
-      /"(?:id|node-name)"\s*:\s*"([A-Za-z0-9._-]+)"/.exec(value) ?? [];
-    if (id !== undefined) return `-${name} ${id}`;
+    const id = identifierIn(value);
+    if (id !== "") return `-${name} ${id}`;
     return count === 1 ? `-${name}` : `-${name} (number ${count})`;
   }
 
@@ -225,6 +224,18 @@ class SettingsReader {
     if (found === undefined) throw misunderstood(origin, `there is no ${group} "${id}" before it`, "usage");
     found.parameters.set(name!, set!);
   }
+}
+
+/** The id or node-name in an option, without reading all of it; for people. */
+function identifierIn(value: string): string {
+  const isJson = value.startsWith("{");
+  for (const name of isJson ? ['"node-name":', '"id":'] : ["node-name=", "id="]) {
+    const at = value.indexOf(name);
+    if (at < 0 || (!isJson && at > 0 && value[at - 1] !== ",")) continue;
+    const from = value.slice(at + name.length).trimStart();
+    return isJson ? from.slice(1, from.indexOf('"', 1)) : from.split(",", 1)[0]!;
+  }
+  return "";
 }
 
 function blockdevOptions(value: string, origin: string): Map<string, FlatValue> {

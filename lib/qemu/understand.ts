@@ -85,7 +85,10 @@ function identityOf({ name, uuid, incoming, daemonize, pidfile }: QemuSettings) 
 
 /** Parameters of a `-drive` that say where and how it is attached, not what it is (blockdev.c). */
 const NOT_FOR_THE_NODE =
-  /^(id|bus|unit|index|media|if|file|readonly|read-only|[rw]error|copy-on-read|snapshot|format)$/;
+  "id bus unit index media if file readonly read-only rerror werror copy-on-read snapshot format".split(" ");
+
+/** A drive without any of these is empty. */
+const MAKE_A_NODE = ["driver", "backing", "file", "filename"];
 
 /**
  * A `-drive` as a node to open, as QEMU's `drive_new` and `blockdev_init` do.
@@ -94,7 +97,7 @@ const NOT_FOR_THE_NODE =
 function driveRequest(drive: DriveSetting, allSnapshot: boolean) {
   const { parameters } = drive;
   const options = new BlockOptions(
-    [...parameters.entries()].filter(([name]) => !NOT_FOR_THE_NODE.test(name)),
+    [...parameters.entries()].filter(([name]) => !NOT_FOR_THE_NODE.includes(name)),
   );
   const format = parameters.get("format");
   if (format !== undefined) {
@@ -103,7 +106,7 @@ function driveRequest(drive: DriveSetting, allSnapshot: boolean) {
   }
   const filename = parameters.get("file") || undefined;
   const isEmpty = filename === undefined &&
-    options.names().every((name) => !/^(driver|backing|file|filename)($|\.)/.test(name));
+    !options.names().some((name) => MAKE_A_NODE.includes(name.split(".", 1)[0]!));
   if (isEmpty) return undefined;
   const isReadOnly = switchParameter(drive, "read-only") || switchParameter(drive, "readonly") ||
     parameters.get("media") === "cdrom";
@@ -124,6 +127,7 @@ function attach(graph: BlockGraph, device: Thing): void {
 /** A device whose disk is opened by another process, or by the kernel. */
 function diskElsewhere({ origin, parameters }: Thing): string[] {
   const driver = parameters.get("driver") ?? "";
+  if (!driver.startsWith("vhost-")) return [];
   if (/^vhost-user-(blk|scsi)/.test(driver)) return [`${origin}: its disk is opened by another process`];
   if (/^vhost-scsi/.test(driver)) return [`${origin}: its disk is opened by the kernel`];
   if (/^vhost-vdpa-device/.test(driver)) return [`${origin}: if it is a disk, that is opened elsewhere`];
