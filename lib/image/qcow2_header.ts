@@ -80,9 +80,10 @@ export function readQcow2Header(image: string, read: ReadBytes): Qcow2Header {
     const { buffer, byteOffset } = bytes(offset, length, what);
     const raw = new Uint8Array(buffer, byteOffset, length);
     const end = raw.indexOf(0);
+    const name = end < 0 ? raw : raw.subarray(0, end);
+    if (name.every((byte) => byte < 0x80)) return String.fromCharCode(...name);
     try {
-      return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
-        .decode(end < 0 ? raw : raw.subarray(0, end));
+      return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(name);
     } catch (error) {
       throw new LockvisorError("data", `disk ${image}: ${what} is not valid UTF-8; rename that file`, {
         cause: error,
