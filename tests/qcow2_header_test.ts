@@ -106,6 +106,7 @@ const REFUSED: [string, Parts, RegExp][] = [
   ["name over the end", { backing: { offset: 65530, length: 100 } }, /100 bytes/],
   ["long format", { extensions: [[FORMAT, "x".repeat(16)]], backing: { name: "b" } }, /format is too long/],
   ["long extension", { extensions: [[1, "x", 0xffffffff]] }, /longer than its header/],
+  ["extension over the end", { extensions: [[1, "x", 65500]] }, /longer than its header/],
   ["long data file", { incompatible: DATA_FILE, extensions: [[DATA, "x", 5000]] }, /data file is too long/],
 ];
 

@@ -107,6 +107,56 @@ Deno.test("paths are meant from QEMU's directory, and what is no disk is none", 
   for (const [args, disks] of PATHS) assert.deepEqual(await disksOf(args), disks, args);
 });
 
+const ACCESSES: [string, string[]][] = [
+  ["-drive file=a,format=raw,snapshot=on", ["/vm/a readonly"]],
+  ["-snapshot -drive file=a,format=raw -drive file=b,format=raw,snapshot=off", [
+    "/vm/a readonly",
+    "/vm/b exclusive",
+  ]],
+  ["-drive file=a,format=raw,if=none,id=d -device x,drive=d,share-rw=on", ["/vm/a shared"]],
+  ["-drive file=a,if=none,id=d -device x,drive=d,share-rw=on", ["/vm/a shared"]],
+  ["-drive file=a,format=raw,if=none,id=d,readonly=on -device x,drive=d,share-rw=on", ["/vm/a readonly"]],
+  ["-drive file=a,format=raw,if=none,id=d -device x,drive=d,share-rw=on -device x,drive=d", [
+    "/vm/a exclusive",
+  ]],
+  // Formats keep what only one QEMU can change.
+  ["-drive file=a,format=qcow2,if=none,id=d -device x,drive=d,share-rw=on", ["/vm/a exclusive"]],
+  ["-drive file=a,format=luks,if=none,id=d -device x,drive=d,share-rw=on", ["/vm/a exclusive"]],
+  ["-drive file=json:{'read-only':true,,'driver':'raw',,'file.filename':'a'}", ["/vm/a exclusive"]],
+  ["-blockdev file,filename=a,node-name=f,auto-read-only=on -blockdev raw,file=f,node-name=r,read-only=on", [
+    "/vm/a readonly",
+  ]],
+  ["-blockdev file,filename=a,node-name=f,auto-read-only=on -blockdev raw,file=f,node-name=r", [
+    "/vm/a exclusive",
+  ]],
+  [
+    "-blockdev file,filename=b,node-name=b,auto-read-only=on -blockdev file,filename=a,node-name=f -blockdev qcow2,file=f,backing=b,node-name=t",
+    [
+      "/vm/b readonly",
+      "/vm/a exclusive",
+    ],
+  ],
+  [
+    "-blockdev file,filename=b,node-name=b -blockdev file,filename=a,node-name=f -blockdev qcow2,file=f,backing=b,node-name=t",
+    [
+      "/vm/b exclusive",
+      "/vm/a exclusive",
+    ],
+  ],
+];
+
+Deno.test("whether a disk is written, and by others as well, follows from QEMU's options", async () => {
+  for (const [args, disks] of ACCESSES) assert.deepEqual(await disksOf(args), disks, args);
+});
+
+Deno.test("an image at an offset is read there", async () => {
+  const { read } = await tell(
+    "-blockdev driver=qcow2,node-name=n,file.driver=raw,file.offset=4096,file.file.driver=raw,file.file.offset=512,file.file.file.driver=file,file.file.file.filename=a"
+      .split(" "),
+  );
+  assert.deepEqual(read, [{ path: "/vm/a", offset: 4608, format: "qcow2", by: "qcow2" }]);
+});
+
 const REFUSED: [string, RegExp][] = [
   ["-drive file=frob://x", /QEMU's -drive: the scheme "frob" is not known/],
   ["-drive file=a,format=frob", /the block driver "frob" is not known/],
@@ -301,6 +351,13 @@ Deno.test("a loop of backing files, and a chain without an end, are refused", as
     () => tell(["-drive", "file=o,format=qcow2"], loop),
     /^LockvisorError: disk \/vm\/o: its backing files come back to \/vm\/link, so that QEMU would never end/,
   );
+  const long = Object.fromEntries(Array.from({ length: 200 }, (_, level) => {
+    const backing = { name: `${level + 1}`, format: level === 199 ? "raw" : "qcow2" };
+    return [`/vm/${level}`, { backing }];
+  }));
+  assert.equal((await disksOf("-drive file=0,format=qcow2", long)).length, 201);
+  long["/vm/199"]!.backing.format = "qcow2";
+  await assert.rejects(() => disksOf("-drive file=0,format=qcow2", long), /more than 200 deep/);
   const endless = new Proxy<Images>({}, {
     get: (_, path) => ({ backing: { name: `${String(path)}x`, format: "qcow2" } }),
   });

@@ -34,12 +34,22 @@ function accessOf(graph: BlockGraph, node: BlockNode): Access {
   return isShared(graph, node) ? "shared" : "exclusive";
 }
 
-/** Whether QEMU opens a node for writing: unless that is ruled out, and with auto-read-only unless nobody above writes. */
+/**
+ * Whether QEMU opens a node for writing: unless that is ruled out, and with auto-read-only unless nobody above writes.
+ * Where that is not certain it counts as written.
+ */
 function isWritten(graph: BlockGraph, node: BlockNode): boolean {
   if (node.readOnly) return false;
   const parents = graph.parentsOf(node);
   if (!node.autoReadOnly || parents.length === 0) return true;
-  return parents.some(({ use, node: parent }) => use !== "backing" && isWritten(graph, parent));
+  return parents.some(({ use, node: parent }) =>
+    use !== "backing" && !parent.readOnly && (!writesForOthersOnly(parent) || isWritten(graph, parent))
+  );
+}
+
+/** Whether a node writes only what is written to it: a format writes its metadata, and copy-on-read what was read. */
+function writesForOthersOnly({ driver }: BlockNode): boolean {
+  return driver?.name === "raw" || driver?.name === "throttle";
 }
 
 /**

@@ -159,8 +159,8 @@ async function openBacking(
     add(node, "backing", referenced(context, node, reference));
     return;
   }
-  const isStated = inside.has("file.filename") || (inside.size > 0 && header === undefined);
-  if (!isStated && header === undefined) return;
+  const isStated = inside.has("file.filename") || (header === undefined && namesDisk(inside));
+  if (!isStated && header === undefined) return; // whatever else is said about it: there is none, or nobody knows it
   inside.default("read-only", "on");
   inside.default("auto-read-only", "off");
   if (!isStated && header!.format !== undefined) inside.default("driver", header!.format);
@@ -261,6 +261,13 @@ function leafOf({ context, node, options, filename }: Below, driver: BlockDriver
       for (const each of ["filename", "device", "path"]) options.take(each);
       return { kind: "nothing", why: `${name}: ${driver.kind === "nothing" ? driver.why : ""}` };
   }
+}
+
+/** Whether options tell which disk a node is, and not only how it is used. */
+function namesDisk(options: BlockOptions): boolean {
+  return options.names().some((name) =>
+    /(^|\.)(file|filename|path|dir|host|pool|portal|volume|url|vdi|device|image|raw)$/.test(name)
+  );
 }
 
 function hasChild(options: BlockOptions, name: string): boolean {

@@ -255,8 +255,9 @@ function thingParameters(name: string, value: string, origin: string): Parameter
 export function switchParameter(
   { origin, parameters }: Thing,
   name: string,
+  which: "first" | "last" = "last",
 ): boolean | undefined {
-  const text = parameters.get(name);
+  const text = which === "first" ? parameters.first(name) : parameters.get(name);
   if (text === undefined) return undefined;
   const value = switchOf(text);
   if (value === undefined) throw misunderstood(origin, `${name}=${text} is neither on nor off`, "usage");

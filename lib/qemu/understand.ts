@@ -108,7 +108,8 @@ function driveRequest(drive: DriveSetting, allSnapshot: boolean) {
   const isEmpty = filename === undefined &&
     !options.names().some((name) => MAKE_A_NODE.includes(name.split(".", 1)[0]!));
   if (isEmpty) return undefined;
-  const isReadOnly = switchParameter(drive, "read-only") || switchParameter(drive, "readonly") ||
+  // QEMU renames readonly, which turns several of them round: of those the first counts (qemu_opt_rename).
+  const isReadOnly = switchParameter(drive, "read-only") || switchParameter(drive, "readonly", "first") ||
     parameters.get("media") === "cdrom";
   // With snapshot the image is only the backing file of a temporary one.
   const isSnapshot = switchParameter(drive, "snapshot") ?? allSnapshot;
