@@ -376,6 +376,22 @@ Deno.test("a dry run tells what was understood, as text and as JSON", async () =
   assert.deepEqual(Object.keys(other), ["resources"], "nothing about QEMU where there is none");
 });
 
+Deno.test("a dry run shows no password of a network disk", async () => {
+  await using world = await World.create();
+  const disk = "file=iscsi://user%secret@portal/iqn.2001-04.com.example:t/1,if=none";
+  for (const format of ["text", "json"]) {
+    const args = ["run", "--dry-run", ...format === "json" ? ["--json"] : [], "--name", "vm1", "--", ...QEMU];
+    const { code, stdout, stderr } = await world.run([...args, "-drive", disk, "-drive", disk]);
+    assert.equal(code, 65, "the same disk twice");
+    assert.match(stderr, /disk iscsi:\/\/portal\/iqn.2001-04.com.example:t\/1 is used twice/);
+    assert.doesNotMatch(stdout + stderr, /secret/);
+    const once = await world.run([...args, "-drive", disk]);
+    assert.equal(once.code, 0, once.stderr);
+    assert.match(once.stdout, /iscsi:\/\/portal\/iqn.2001-04.com.example:t\/1/);
+    assert.doesNotMatch(once.stdout + once.stderr, /secret/);
+  }
+});
+
 Deno.test("without qemu-img a format that only it can read is refused", async () => {
   await using world = await World.create();
   await must(world.directory, "qemu-img", "create", "-q", "-f", "vmdk", "a.vmdk", "1M");

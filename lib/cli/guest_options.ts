@@ -8,7 +8,11 @@ import type { OptionValues } from "./parse.ts";
 
 /** What says who a new guest is and what it uses. */
 export const GUEST_OPTIONS: readonly OptionDefinition[] = [
-  { name: "name", placeholder: "NAME", summary: "the guest's name, unique on this host; required" },
+  {
+    name: "name",
+    placeholder: "NAME",
+    summary: "the guest's name, unique on this host; required, unless QEMU's options have it (run)",
+  },
   { name: "uuid", placeholder: "UUID", summary: "the guest's UUID (default: made from the name)" },
   { name: "id", placeholder: "ID", summary: "an id of the management tool's own" },
   DISK_OPTION,

@@ -1,5 +1,5 @@
 import { printable } from "../errors.ts";
-import type { FoundDisk } from "../qemu/found_disks.ts";
+import { type FoundDisk, shownName } from "../qemu/found_disks.ts";
 import type { UnderstoodQemu } from "../qemu/understand.ts";
 
 /** What was understood of a QEMU command line, for people. */
@@ -16,7 +16,7 @@ export function understoodText(understood: UnderstoodQemu): string {
   const lines = [
     `from QEMU's options: ${facts.length === 0 ? "no name, UUID or QMP socket" : facts.join(", ")}`,
     ...disks.map((disk) =>
-      `  ${disk.origin}: ${disk.name} (${disk.access}, ${disk.format ?? "format not stated"})`
+      `  ${disk.origin}: ${shownName(disk.name)} (${disk.access}, ${disk.format ?? "format not stated"})`
     ),
     ...ignored.map((line) => `  not locked: ${line}`),
     ...hintsAbout(disks).map((line) => `  hint: ${line}`),
@@ -35,7 +35,7 @@ export function understoodResult(understood: UnderstoodQemu) {
     daemonize,
     pidfile: pidfile ?? null,
     disks: disks.map(({ name, access, origin, format }) => ({
-      name,
+      name: shownName(name),
       access,
       origin,
       format: format ?? null,
@@ -48,6 +48,8 @@ export function understoodResult(understood: UnderstoodQemu) {
 /** An image of unstated format is never looked into: a guest can write a header that names somebody else's disk. */
 function hintsAbout(disks: readonly FoundDisk[]): string[] {
   return disks.filter(({ format }) => format === undefined).map(({ name, origin }) =>
-    `${origin}: the format of ${name} is not stated, so its backing files are not looked for; state it (format=raw, format=qcow2), as QEMU advises`
+    `${origin}: the format of ${
+      shownName(name)
+    } is not stated, so its backing files are not looked for; state it (format=raw, format=qcow2), as QEMU advises`
   );
 }

@@ -1,4 +1,5 @@
 import type { Access } from "../access.ts";
+import { isNetworkDisk, readNetworkDisk } from "../identity/network_disk.ts";
 import { isShareable } from "./block_drivers.ts";
 import type { BlockGraph, BlockNode } from "./block_graph.ts";
 
@@ -11,6 +12,11 @@ export interface FoundDisk {
   origin: string;
   /** The format that is stated for the image in it; undefined if QEMU looks for one. */
   format: string | undefined;
+}
+
+/** A disk's name for messages: one on a network without user and password. */
+export function shownName(name: string): string {
+  return isNetworkDisk(name) ? readNetworkDisk(name).uri : name;
 }
 
 /** Every disk of a block graph, in the order in which QEMU opens them, and how it is used. */

@@ -1,7 +1,7 @@
 import { type Access, isCompatible } from "../access.ts";
 import { LockvisorError } from "../errors.ts";
 import type { ResourceSpec } from "../identity/resource.ts";
-import type { FoundDisk } from "./found_disks.ts";
+import { type FoundDisk, shownName } from "./found_disks.ts";
 
 /**
  * The resources of a guest: those that were given by hand, and of the disks that QEMU opens those that are not among
@@ -58,7 +58,7 @@ function usedTwice(earlier: Use, later: Use): LockvisorError {
   const use = ({ spec, origin }: Use) => `${spec.access} as QEMU's ${origin}`;
   return new LockvisorError(
     "data",
-    `disk ${later.spec.name} is used twice by this guest: ${use(earlier)}, ${
+    `disk ${shownName(later.spec.name)} is used twice by this guest: ${use(earlier)}, ${
       use(later)
     }; one of the two writes what the other believes to have for itself; leave one out, or state the access with --disk`,
   );
