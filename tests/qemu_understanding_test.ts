@@ -290,6 +290,10 @@ const CHAINS: [string, Images, string[]][] = [
     "/vm/b": { backing: { name: "c", format: "qcow2" } },
   }, ["/vm/o exclusive", "/vm/b readonly"]],
   ["-drive file=o", { "/vm/o": { backing: { name: "b", format: "qcow2" } } }, ["/vm/o exclusive"]],
+  // How the backing file is used is stated, and which it is stands in a header that is not read.
+  ["-drive file=o,backing.read-only=on,backing.driver=qcow2", {}, ["/vm/o exclusive"]],
+  ["-drive file=o,backing.file.filename=b", {}, ["/vm/o exclusive", "/vm/b readonly"]],
+  ["-drive file=o,backing.driver=nbd,backing.host=h", {}, ["/vm/o exclusive", "nbd://h/ readonly"]],
   ["-drive file=o,format=raw", { "/vm/o": { backing: { name: "b", format: "qcow2" } } }, ["/vm/o exclusive"]],
   ["-drive file=o,format=qcow2", { "/vm/o": { backing: { name: "nbd://h/e", format: "raw" } } }, [
     "/vm/o exclusive",
