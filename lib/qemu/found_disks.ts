@@ -48,14 +48,17 @@ function isWritten(graph: BlockGraph, node: BlockNode): boolean {
   if (node.readOnly) return false;
   const parents = graph.parentsOf(node);
   if (!node.autoReadOnly || parents.length === 0) return true;
-  return parents.some(({ use, node: parent }) =>
-    use !== "backing" && !parent.readOnly && (!writesForOthersOnly(parent) || isWritten(graph, parent))
-  );
+  return parents.some(({ use, node: parent }) => use !== "backing" && writesBelow(graph, parent));
 }
 
-/** Whether a node writes only what is written to it: a format writes its metadata, and copy-on-read what was read. */
-function writesForOthersOnly({ driver }: BlockNode): boolean {
-  return driver?.name === "raw" || driver?.name === "throttle";
+/**
+ * Whether a node writes to what is below it: a format its metadata, unless it is read-only, copy-on-read what was read,
+ * read-only or not, and nobody is asked about filters that are rare.
+ */
+function writesBelow(graph: BlockGraph, node: BlockNode): boolean {
+  const { driver, readOnly } = node;
+  if (driver?.name === "raw" || driver?.name === "throttle") return isWritten(graph, node);
+  return driver?.is.kind === "filter" || !readOnly;
 }
 
 /**
