@@ -305,6 +305,28 @@ Deno.test("what stands in a header and cannot be used is an error that names bot
   }
 });
 
+Deno.test("an image that gets another backing file while the start waits is refused, and nothing stays locked", async () => {
+  await using world = await World.create();
+  const { directory } = world;
+  const [base, top] = await chain(directory, 1);
+  await must(directory, "qemu-img", "create", "-q", "-f", "qcow2", "other", "1M");
+  const holder = await world.startRunning(["run", "--name", "vm1", "--disk", top!, "--", "sleep", "60"]);
+  const waiting = world.start(["run", "--name", "vm2", "--wait", "--", ...QEMU, ...drive(top!)]);
+  await until("the waiter catches signals, so it has read the images", () => {
+    const status = Deno.readTextFileSync(`/proc/${waiting.pid}/status`);
+    return (BigInt(`0x${/SigCgt:\s*([0-9a-f]+)/.exec(status)![1]}`) & (1n << 14n)) !== 0n;
+  });
+  await must(directory, "qemu-img", "rebase", "-u", "-f", "qcow2", "-b", "other", "-F", "qcow2", top!);
+  await holder.kill();
+  const { code, stderr } = await waiting.finished();
+  assert.equal(code, 75, stderr);
+  assert.match(stderr, new RegExp(`^lockvisor: disk ${top} was changed while this start waited`));
+  assert.equal((await world.run(["check", "--disk", top!, "--disk", base!])).code, 0);
+  const again = await world.startRunning(["run", "--name", "vm2", "--", ...QEMU, ...drive(top!)]);
+  assert.deepEqual(recorded(world, "vm2"), { [top!]: "exclusive", [`${directory}/other`]: "readonly" });
+  await again.kill();
+});
+
 Deno.test("a backing file of unstated format is locked, and not looked into", async () => {
   await using world = await World.create();
   const { directory } = world;

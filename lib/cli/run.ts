@@ -14,8 +14,8 @@ import { openSession } from "./session.ts";
 export async function run({ options, userCommand }: Invocation, context: CliContext): Promise<number> {
   const qemu = options.isGiven("no-auto") ? undefined : findQemu(userCommand, context.environment("PATH"));
   const ofQemu = qemu === undefined ? undefined : await import("./run_qemu.ts");
-  const understood = await ofQemu?.understand(qemu!, context);
-  const guest = readGuest("run", options, understood);
+  const start = await ofQemu?.understand(qemu!, context);
+  const guest = readGuest("run", options, start?.understood);
   const [program, ...args] = userCommand;
   if (program === undefined && !options.isGiven("dry-run")) {
     throw new LockvisorError("usage", "run: no command is given; add -- CMD ARG...");
@@ -24,19 +24,20 @@ export async function run({ options, userCommand }: Invocation, context: CliCont
   if (program !== undefined) refuseUnfitCommand([program, ...args], options);
 
   const session = await openSession(options, context);
-  if (understood !== undefined) {
-    guest.resources = ofQemu!.resourcesOfQemu(session, guest.resources, understood);
+  if (start !== undefined) {
+    guest.resources = ofQemu!.resourcesOfQemu(session, guest.resources, start.understood);
   }
   const lock = await session.domainLock({ plugin: options.text("plugin") ?? DEFAULT_DRIVER });
   if (options.isGiven("dry-run")) {
     const { formatForecasts } = await import("./run_later.ts");
     const forecasts = processForecast(lock, { ...guest, command: userCommand });
-    context.out(formatForecasts(forecasts, options.isGiven("json") ? "json" : "text", understood));
+    context.out(formatForecasts(forecasts, options.isGiven("json") ? "json" : "text", start?.understood));
     return 0;
   }
   return await processStart(lock, { ...guest, command: [program!, ...args] }, async (attempt) => {
     if (waitMs === 0) await attempt();
     else await (await import("./run_later.ts")).acquireWithin(attempt, waitMs);
+    await start?.confirm();
   });
 }
 

@@ -3,7 +3,7 @@ import { isPresent } from "../files/presence.ts";
 import type { HostSession } from "../host_session.ts";
 import { readMounts } from "../identity/mounts.ts";
 import { resolveResource, type ResourceSpec } from "../identity/resource.ts";
-import { readImageFiles } from "../image/image_reader.ts";
+import { type NamedFiles, readImageFiles, type StatedImage } from "../image/image_reader.ts";
 import { mergeDisks } from "../qemu/merge_disks.ts";
 import type { QemuProgram } from "../qemu/program.ts";
 import { understandQemu, type UnderstoodQemu } from "../qemu/understand.ts";
@@ -15,19 +15,48 @@ import type { CliContext } from "./context.ts";
 const DEFAULT_CONFIG = "/etc/qemu/qemu.conf";
 const LARGEST_CONFIG = 1 << 20;
 
+/** The start of a QEMU whose command line was understood. */
+export interface QemuStart {
+  understood: UnderstoodQemu;
+  /**
+   * To be asked when the locks are there, and waiting for them may have taken long.
+   * @throws {LockvisorError} `locked` when an image names other files than it did: those would not be locked
+   */
+  confirm(): Promise<void>;
+}
+
 /** Understands the command line of a QEMU. @throws {LockvisorError} as `understandQemu` */
-export function understand(
-  { args, directory }: QemuProgram,
-  context: CliContext,
-): Promise<UnderstoodQemu> {
-  return understandQemu(args, {
+export async function understand({ args, directory }: QemuProgram, context: CliContext): Promise<QemuStart> {
+  const images: { image: StatedImage; files: NamedFiles }[] = [];
+  const understood = await understandQemu(args, {
     directory,
-    images: { read: readImageFiles, warn: (line) => context.note(`warning: ${line}`) },
+    images: {
+      read: async (image) => {
+        const files = await readImageFiles(image);
+        images.push({ image, files });
+        return files;
+      },
+      warn: (line) => context.note(`warning: ${line}`),
+    },
     config: {
       read: readConfigFile,
       readDefault: () => isPresent(DEFAULT_CONFIG) ? readConfigFile(DEFAULT_CONFIG) : undefined,
     },
   });
+  return {
+    understood,
+    confirm: async () => {
+      for (const { image, files } of images) {
+        if (JSON.stringify(await readImageFiles(image)) !== JSON.stringify(files)) throw changed(image);
+      }
+    },
+  };
+}
+
+function changed({ path }: StatedImage): LockvisorError {
+  const text =
+    `disk ${path} was changed while this start waited for its locks: it names another backing file or data file now; start again`;
+  return new LockvisorError("locked", text);
 }
 
 /** The resources of a QEMU guest: those given by hand, and the disks that it opens besides. */
