@@ -6,7 +6,7 @@ import type { BlockOptions } from "./block_options.ts";
 import { chainedFiles, type ChainPlace, type ImageReader } from "./image_chain.ts";
 import { misunderstood } from "./misunderstood.ts";
 import { networkFilename, networkName } from "./network_name.ts";
-import { switchOf } from "./option_string.ts";
+import { hasChild, namesDisk, refuseLeftOver, sizeOf, takeSwitch } from "./node_options.ts";
 
 /** What nodes are opened in. */
 export interface OpenContext {
@@ -261,42 +261,4 @@ function leafOf({ context, node, options, filename }: Below, driver: BlockDriver
       for (const each of ["filename", "device", "path"]) options.take(each);
       return { kind: "nothing", why: `${name}: ${driver.kind === "nothing" ? driver.why : ""}` };
   }
-}
-
-/** Whether options tell which disk a node is, and not only how it is used. */
-function namesDisk(options: BlockOptions): boolean {
-  return options.names().some((name) =>
-    /(^|\.)(file|filename|path|dir|host|pool|portal|volume|url|vdi|device|image|raw)$/.test(name)
-  );
-}
-
-function hasChild(options: BlockOptions, name: string): boolean {
-  return options.names().some((each) => each === name || each.startsWith(`${name}.`));
-}
-
-function takeSwitch(options: BlockOptions, name: string, origin: string): boolean {
-  const text = options.take(name);
-  const value = text === undefined || text === null ? false : switchOf(text);
-  if (value === undefined) throw misunderstood(origin, `${name}=${text} is neither on nor off`, "usage");
-  return value;
-}
-
-const UNITS = "BKMGTPE";
-
-/** A number of bytes as QEMU's `qemu_strtosz` reads it: `512`, `0x200`, `1.5M`. */
-function sizeOf(text: string, origin: string): number {
-  const [, digits, unit = "B"] = /^(0[xX][0-9a-fA-F]+|[0-9]+(?:\.[0-9]+)?)([bkmgtpeBKMGTPE]?)$/.exec(text) ??
-    [];
-  if (digits === undefined) throw misunderstood(origin, `offset=${text} is no size`, "usage");
-  return Math.floor(Number(digits) * 1024 ** UNITS.indexOf(unit === "" ? "B" : unit.toUpperCase()));
-}
-
-const NAMES_OF_DISKS = ["file", "filename", "driver", "image", "dir", "url"];
-
-/** An option that no driver has asked for, and that could name a disk. */
-function refuseLeftOver(options: BlockOptions, origin: string): void {
-  const suspicious = options.names().find((name) =>
-    NAMES_OF_DISKS.includes(name.slice(name.lastIndexOf(".") + 1))
-  );
-  if (suspicious !== undefined) throw misunderstood(origin, `"${suspicious}" is not understood`);
 }

@@ -1,10 +1,8 @@
-import { readJsonOptions } from "./json_options.ts";
+import { type FlatValue, readJsonOptions } from "./json_options.ts";
 import { misunderstood } from "./misunderstood.ts";
-import { type Parameter, Parameters, parseParameters, switchOf } from "./option_string.ts";
+import { type Parameter, Parameters, parseKeyValues, parseParameters, switchOf } from "./option_string.ts";
 import { type ConfigSection, parseConfigFile } from "./config_file.ts";
 import { splitCommandLine } from "./command_line.ts";
-import type { FlatValue } from "./json_options.ts";
-import { parseKeyValues } from "./option_string.ts";
 
 /** A `-drive`, or one of the options that stand for one (`-hda`). */
 export interface DriveSetting {
