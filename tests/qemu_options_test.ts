@@ -217,7 +217,7 @@ const COMMANDS: [string, { args: string[]; directory?: string } | undefined][] =
 
 Deno.test("QEMU is found by its name, behind launchers too", () => {
   for (const [text, expected] of COMMANDS) {
-    const found = findQemu(text === "" ? [] : text.split(" "), "/usr/bin:/bin");
+    const found = findQemu(text === "" ? [] : text.split(" "), () => "/usr/bin:/bin");
     const { args, directory } = found ?? {};
     assert.deepEqual(
       found === undefined ? undefined : { args, ...directory === undefined ? {} : { directory } },
@@ -231,10 +231,15 @@ Deno.test("QEMU is found behind links, by path and in PATH", async () => {
   const directory = await Deno.makeTempDir();
   try {
     await Deno.symlink("/usr/bin/qemu-system-x86_64", `${directory}/my-vm`);
-    assert.deepEqual(findQemu([`${directory}/my-vm`, "-S"], "")?.args, ["-S"]);
-    assert.deepEqual(findQemu(["my-vm", "-S"], `/nowhere:${directory}`)?.args, ["-S"]);
-    assert.equal(findQemu(["my-vm", "-S"], "/nowhere"), undefined);
-    assert.equal(findQemu([`${directory}/none`], ""), undefined);
+    assert.deepEqual(findQemu([`${directory}/my-vm`, "-S"], () => "")?.args, ["-S"]);
+    assert.deepEqual(findQemu(["my-vm", "-S"], () => `/nowhere:${directory}`)?.args, ["-S"]);
+    assert.equal(findQemu(["my-vm", "-S"], () => "/nowhere"), undefined);
+    const unreadable = () => {
+      throw new LockvisorError("config", "not valid UTF-8");
+    };
+    assert.equal(findQemu(["my-vm"], unreadable), undefined);
+    assert.deepEqual(findQemu(["qemu-kvm"], unreadable)?.args, []);
+    assert.equal(findQemu([`${directory}/none`], () => ""), undefined);
   } finally {
     await Deno.remove(directory, { recursive: true });
   }

@@ -12,7 +12,9 @@ import { openSession } from "./session.ts";
 
 /** `lockvisor run`: take every lock, then become the command. */
 export async function run({ options, userCommand }: Invocation, context: CliContext): Promise<number> {
-  const qemu = options.isGiven("no-auto") ? undefined : findQemu(userCommand, context.environment("PATH"));
+  const qemu = options.isGiven("no-auto")
+    ? undefined
+    : findQemu(userCommand, () => context.environment("PATH"));
   const ofQemu = qemu === undefined ? undefined : await import("./run_qemu.ts");
   const start = await ofQemu?.understand(qemu!, context);
   const guest = readGuest("run", options, start?.understood);

@@ -41,8 +41,12 @@ const LAUNCHERS: Record<string, { valued: readonly string[]; own?: RegExp }> = {
 /**
  * The QEMU in a guest's command, found by name after links are resolved, also behind launchers that keep pid and
  * descriptors. Undefined for any other command, and for launchers that are not known.
+ * @param path gives the variable PATH; where it throws, links in PATH are not found
  */
-export function findQemu(command: readonly string[], path: string | undefined): QemuProgram | undefined {
+export function findQemu(
+  command: readonly string[],
+  path: () => string | undefined,
+): QemuProgram | undefined {
   let [program, ...args] = command;
   let directory: string | undefined;
   while (program !== undefined) {
@@ -71,18 +75,15 @@ export function findQemu(command: readonly string[], path: string | undefined): 
   return program !== undefined && isQemu(program, path) ? { program, args, directory } : undefined;
 }
 
-function isQemu(program: string, path: string | undefined): boolean {
+function isQemu(program: string, path: () => string | undefined): boolean {
   if (QEMU_NAME.test(baseName(program))) return true;
-  const file = program.includes("/")
-    ? program
-    : (path ?? "").split(":").map((folder) => `${folder}/${program}`).find((candidate) =>
-      isPresent(candidate)
-    );
-  if (file === undefined || !isPresent(file)) return false;
   try {
-    return QEMU_NAME.test(baseName(Deno.realPathSync(file)));
+    const file = program.includes("/")
+      ? program
+      : (path() ?? "").split(":").map((folder) => `${folder}/${program}`).find(isPresent);
+    return file !== undefined && isPresent(file) && QEMU_NAME.test(baseName(Deno.realPathSync(file)));
   } catch {
-    return false;
+    return false; // whoever starts it meets the error
   }
 }
 
