@@ -318,7 +318,10 @@ Deno.test("an image that gets another backing file while the start waits is refu
   });
   await must(directory, "qemu-img", "rebase", "-u", "-f", "qcow2", "-b", "other", "-F", "qcow2", top!);
   await holder.kill();
-  const { code, stderr } = await waiting.finished();
+  let ended: { code: number; stderr: string } | undefined;
+  waiting.finished().then((result) => ended = result);
+  await until("the waiter is refused", () => ended !== undefined);
+  const { code, stderr } = ended!;
   assert.equal(code, 75, stderr);
   assert.match(stderr, new RegExp(`^lockvisor: disk ${top} was changed while this start waited`));
   assert.equal((await world.run(["check", "--disk", top!, "--disk", base!])).code, 0);
