@@ -10,7 +10,8 @@ import { LockvisorError } from "./errors.ts";
 import type { HostSession } from "./host_session.ts";
 import { isUuid, normaliseUuid } from "./identity/key.ts";
 import { runningGuest } from "./manager/attached_record.ts";
-import type { GuestRecord } from "./manager/guest_record.ts";
+import type { GuestRecord, GuestState } from "./manager/guest_record.ts";
+import { isLockvisor } from "./manager/guest_view.ts";
 import { lookAtQemu } from "./manager/migrating_qemu.ts";
 import { type NextStep, nextStep, type QemuView } from "./manager/migration_plan.ts";
 import { findKnownGuest } from "./past_guest.ts";
@@ -70,7 +71,13 @@ export async function findMigration(
   }
   if (first !== undefined) return { kind: "migrating", record: first };
   const known = await findKnownGuest(session, nameOrUuid);
-  return known.kind === "past" ? known : { kind: "at-rest", record: known.record };
+  return known.kind === "past" ? known : { kind: "at-rest", record: asShown(known.record) };
+}
+
+/** A record says `starting` until somebody writes it anew. */
+function asShown(record: GuestRecord): GuestRecord {
+  const hasBegun = record.state === "starting" && !isLockvisor(record.carriers[0].pid);
+  return hasBegun ? { ...record, state: "running" } : record;
 }
 
 /** Every migration of this host, or one guest's, with what is left to do. */
@@ -79,16 +86,24 @@ export async function observeMigrations(
   records: readonly MigratingRecord[] = migratingRecords(session),
 ): Promise<ObservedMigration[]> {
   const observed: ObservedMigration[] = [];
-  for (const record of records) {
+  for (const record of records) observed.push(await observe(session, record));
+  return observed;
+}
+
+/** What cannot be known of one guest must not hide the others. */
+async function observe(session: HostSession, record: MigratingRecord): Promise<ObservedMigration> {
+  const view = await viewOrUndefined(record);
+  try {
     const { plugin } = await session.domainLock(record);
     const other = await plugin.driver.otherSide(runningGuest(record), record.migration);
-    const view = await viewOrUndefined(record);
     const next: NextStep = view === undefined
       ? { action: "wait", why: "its QEMU does not answer" }
       : nextStep(record.migration, view, other.held, Date.now());
-    observed.push({ record, view, other, next });
+    return { record, view, other, next };
+  } catch (error) {
+    if (!(error instanceof LockvisorError)) throw error;
+    return { record, view, other: { held: null, holders: [] }, next: { action: "wait", why: error.message } };
   }
-  return observed;
 }
 
 async function viewOrUndefined(record: GuestRecord): Promise<QemuView | undefined> {
@@ -103,24 +118,42 @@ async function viewOrUndefined(record: GuestRecord): Promise<QemuView | undefine
 /** What was done about a migration, in words for people. */
 export type MigrationOutcome = "completed" | "cancelled" | "waiting";
 
+/** What became of one side of a migration: also in which state the guest is on this host now, and who has the other half. */
+export interface MigrationEnd {
+  outcome: MigrationOutcome;
+  state: GuestState;
+  holders: Holder[];
+}
+
 /** Completes or cancels one side of a migration. */
 export async function endMigration(
   session: HostSession,
   record: MigratingRecord,
   { action, waitMs }: { action: "complete" | "cancel"; waitMs: number },
-): Promise<{ outcome: MigrationOutcome; holders: Holder[] }> {
+): Promise<MigrationEnd> {
   const lock = await session.domainLock(record);
   if (record.migration.role === "out") {
-    if (action === "complete") await processCompleteOut(lock, record);
-    else await processCancelOut(lock, record);
-    return { outcome: action === "complete" ? "completed" : "cancelled", holders: [] };
+    if (action === "cancel") {
+      const { state } = await processCancelOut(lock, record);
+      return { outcome: "cancelled", state, holders: [] };
+    }
+    await processCompleteOut(lock, record);
+    return { outcome: "completed", state: "stopped", holders: [] };
   }
   if (action === "cancel") {
     await processCancelIn(lock, record);
-    return { outcome: "cancelled", holders: [] };
+    return { outcome: "cancelled", state: "stopped", holders: [] };
   }
   const arrival = await processCompleteIn(lock, record, { waitMs });
+  const { state } = arrival.record;
   return arrival.outcome === "complete"
-    ? { outcome: "completed", holders: [] }
-    : { outcome: "waiting", holders: arrival.holders };
+    ? { outcome: "completed", state, holders: [] }
+    : { outcome: "waiting", state, holders: arrival.holders };
+}
+
+/** A guest that has all its locks back, after a cancel that was cut off, runs on. Any other is left as it is. */
+export async function finishCancel(session: HostSession, record: GuestRecord): Promise<GuestRecord> {
+  return record.pending === "resume"
+    ? await processCancelOut(await session.domainLock(record), record)
+    : record;
 }

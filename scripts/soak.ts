@@ -25,6 +25,11 @@ const PARTS: Record<string, Part> = {
     rounds: "20",
     more: { LOCKVISOR_AGENT_GUESTS: "500" },
   },
+  migration: {
+    path: "tests/migrate_back_and_forth_test.ts",
+    variable: "LOCKVISOR_MIGRATIONS",
+    rounds: "500",
+  },
   model: {
     path: "tests/model_test.ts",
     variable: "LOCKVISOR_MODEL_SEQUENCES",

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { COMMANDS } from "../lib/cli/commands.ts";
 import { type CommandDefinition, SETTING_OPTIONS } from "../lib/cli/definition.ts";
 import { parseDuration } from "../lib/config/duration.ts";
-import { commandHelp, EXIT_STATUSES, optionUsage, programHelp } from "../lib/cli/help.ts";
+import { commandHelp, EXIT_STATUSES, groupHelp, optionUsage, programHelp } from "../lib/cli/help.ts";
 import { type Invocation, parseCommandLine } from "../lib/cli/parse.ts";
 import { LockvisorError } from "../lib/errors.ts";
 import { VERSION } from "../lib/version.ts";
@@ -39,13 +39,35 @@ const SHAPES: CommandDefinition[] = [
     options: [],
     run: () => 0,
   },
+  {
+    name: "move out",
+    summary: "move a thing away",
+    arguments: [{ name: "THING", presence: "required" }],
+    options: [{ name: "json", summary: "print JSON" }],
+    run: () => 0,
+  },
+  {
+    name: "move back",
+    summary: "have it back",
+    arguments: [],
+    userCommand: "taken",
+    options: [],
+    run: () => 0,
+  },
 ];
 
 /** What a command line means, as plain data. */
 function parsed(...args: string[]): Record<string, unknown> {
   const request = parseCommandLine(args, SHAPES);
   if (request.kind === "version") return { kind: "version" };
-  if (request.kind === "help") return { kind: "help", command: request.command?.name };
+  if (request.kind === "help") {
+    const { command, group } = request;
+    return {
+      kind: "help",
+      command: command?.name,
+      ...group === undefined ? {} : { group: group.map(({ name }) => name) },
+    };
+  }
   return { command: request.command.name, ...plain(request.invocation, request.command) };
 }
 
@@ -101,6 +123,25 @@ const MEANINGS: [string[], Record<string, unknown>][] = [
   [["show", "--help"], { kind: "help", command: "show" }],
   [["--help", "show"], { kind: "help", command: "show" }],
   [["show", "-h", "--bogus"], { kind: "help", command: "show" }],
+  [["help", "show", "more"], { kind: "help", command: "show" }],
+  [["move", "out", "a"], { command: "move out", arguments: ["a"] }],
+  [["--lockspace", "move", "move", "out", "--json", "a"], {
+    command: "move out",
+    options: { json: [""], lockspace: ["move"] },
+    arguments: ["a"],
+  }],
+  [["move", "back", "--", "move", "out"], { command: "move back", userCommand: ["move", "out"] }],
+  [["show", "move", "out"], { command: "show", arguments: ["move", "out"] }],
+  [["move", "out", "--help"], { kind: "help", command: "move out" }],
+  [["--help", "move", "out"], { kind: "help", command: "move out" }],
+  [["help", "move", "out"], { kind: "help", command: "move out" }],
+  ...[["move", "--help"], ["move", "-h"], ["--help", "move"], ["-h", "move"], ["help", "move"]].map((
+    args,
+  ): [string[], Record<string, unknown>] => [args, {
+    kind: "help",
+    command: undefined,
+    group: ["move out", "move back"],
+  }]),
 ];
 
 Deno.test("command lines that mean something", () => {
@@ -114,6 +155,17 @@ const FAULTS: [string[], RegExp][] = [
   [["Start"], /there is no command "Start"/],
   [["help", "nothing"], /there is no command "nothing"/],
   [["toString"], /there is no command "toString"/],
+  [["move"], /^move: which of out, back\? see: lockvisor move --help$/],
+  [["move", "--json"], /move: which of out, back\?/],
+  [["move", "--lockspace", "/l", "out", "a"], /move: which of out, back\?/],
+  [["move", "over"], /move: which of out, back\?/],
+  [["move", ""], /move: which of out, back\?/],
+  [["move", "--", "out", "a"], /move: which of out, back\?/],
+  [["help", "move", "over"], /move: which of out, back\?/],
+  [["out"], /there is no command "out"/],
+  [["move out", "a"], /there is no command "move out"/],
+  [["help", "move out"], /there is no command "move out"/],
+  [["move", "out"], /^move out: THING is missing; see: lockvisor move out --help$/],
   [["start", "--nam", "x"], /start: unknown option --nam;/],
   [["start", "--Name", "x"], /unknown option --Name/],
   [["start", "--__proto__", "x"], /unknown option --__proto__/],
@@ -197,7 +249,7 @@ Deno.test("settings mean the same before the command and after it", () => {
 
 Deno.test("no words whatever lead to anything but an answer or a usage error", () => {
   const known = fc.constantFrom(
-    ..."start show list help --help -h --version --name --name= --disk=x --wait --mode soft --dry-run --json -- - x"
+    ..."start show list move out back help --help -h --version --name --name= --disk=x --wait --mode soft --dry-run --json -- - x"
       .split(" "),
     ...SETTING_OPTIONS.map(({ name }) => `--${name}`),
   );
@@ -300,11 +352,35 @@ Deno.test("help is a result: on standard output, with exit status 0, also where 
   const whole = await world.run(["--help"], broken);
   assert.deepEqual([whole.code, whole.stderr, whole.stdout], [0, "", programHelp(COMMANDS)]);
   for (const command of COMMANDS) {
-    const forms = [[command.name, "--help"], [command.name, "-h"], ["help", command.name]];
+    const words = command.name.split(" ");
+    const forms = [[...words, "--help"], [...words, "-h"], ["help", ...words]];
     const results = await Promise.all(forms.map((args) => world.run(args, broken)));
     for (const { code, stderr, stdout } of results) {
       assert.deepEqual([code, stderr, stdout], [0, "", commandHelp(command)]);
     }
+  }
+});
+
+Deno.test("the help of a first word tells of the commands that begin with it", async () => {
+  await using world = await World.create();
+  const members = COMMANDS.filter(({ name }) => name.startsWith("migrate "));
+  assert.ok(members.length > 5);
+  const help = groupHelp(members);
+  const flat = help.replaceAll(/\s+/g, " ");
+  assert.ok(flat.startsWith("Usage: lockvisor migrate COMMAND "), flat);
+  for (const { name, summary } of members) assert.ok(flat.includes(` ${name} ${summary}`), name);
+  assertReadable(help);
+  for (const args of [["migrate", "--help"], ["help", "migrate"], ["--help", "migrate"]]) {
+    const { code, stderr, stdout } = await world.run(args);
+    assert.deepEqual([code, stderr, stdout], [0, "", help], args.join(" "));
+  }
+  for (const args of [["migrate"], ["migrate", "away"], ["help", "migrate", "away"]]) {
+    const { code, stderr, stdout } = await world.run(args);
+    assert.deepEqual([code, stdout], [64, ""], args.join(" "));
+    assert.match(
+      stderr,
+      /^lockvisor: migrate: which of prepare, in, complete, .*\? see: lockvisor migrate --help\n$/,
+    );
   }
 });
 

@@ -3,7 +3,10 @@ import { COMMANDS } from "../lib/cli/commands.ts";
 import { SETTING_OPTIONS } from "../lib/cli/definition.ts";
 import { BINARY, World } from "./support/world.ts";
 
-const NAMES = COMMANDS.map(({ name }) => name);
+/** The first word of each command. */
+const NAMES = [...new Set(COMMANDS.map(({ name }) => name.split(" ")[0]!))];
+/** The second words after "migrate". */
+const MIGRATIONS = COMMANDS.flatMap(({ name }) => /^migrate (.*)/.exec(name)?.[1] ?? []);
 
 /** A world with a file of each shell's script, two guests that run, and files to complete. */
 class Desk implements AsyncDisposable {
@@ -100,9 +103,44 @@ Deno.test("completion bash: commands and flags", async () => {
   assert.deepEqual(await desk.bash("--lockspace", "=", "/x", "doc"), ["doctor"]);
   for (const command of COMMANDS) {
     const wanted = [...command.options.map(({ name }) => `--${name}`), ...settings, "--help"].sort();
-    assert.deepEqual(await desk.bash(command.name, "--"), wanted, command.name);
+    assert.deepEqual(await desk.bash(...command.name.split(" "), "--"), wanted, command.name);
   }
   assert.deepEqual(await desk.bash("nonsense", "--"), []);
+});
+
+Deno.test("completion: a command of two words, one after the other", async () => {
+  await using desk = await (await Desk.create()).withGuests();
+  assert.deepEqual(await desk.bash("migr"), ["migrate"]);
+  assert.deepEqual(await desk.bash("migrate", ""), [...MIGRATIONS].sort());
+  assert.deepEqual(await desk.bash("migrate", "pre"), ["prepare"]);
+  assert.deepEqual(await desk.bash("--runtime-dir", "/x", "migrate", "pre"), ["prepare"]);
+  assert.deepEqual(await desk.bash("migrate", "--"), ["--help"]);
+  assert.deepEqual(await desk.bash("migrate", "complete", "--side", ""), ["in", "out"]);
+  assert.deepEqual(await desk.bash("migrate", "complete", "vm1"), ["vm1"]);
+  assert.deepEqual(await desk.bash("migrate", "complete", "vm1", ""), [], "it takes one");
+  assert.deepEqual(await desk.bash("migrate", "in", "--ticket", "disk2"), ["disk2.img"]);
+  assert.deepEqual(await desk.bash("migrate", "in", "--ticket", "x", "--", "lockvis"), ["lockvisor"]);
+  assert.deepEqual(await desk.bash("migrate", "nonsense", "--"), []);
+
+  assert.deepEqual(await desk.fish("lockvisor migr"), ["migrate"]);
+  assert.deepEqual(await desk.fish("lockvisor migrate "), [...MIGRATIONS].sort());
+  assert.deepEqual(await desk.fish("lockvisor --lockspace /x migrate pre"), ["prepare"]);
+  assert.deepEqual(await desk.fish("lockvisor migrate cleanup --y"), ["--yes"]);
+  assert.deepEqual(await desk.fish("lockvisor migrate status --y"), []);
+  assert.deepEqual(await desk.fish("lockvisor migrate cancel --side "), ["in", "out"]);
+  assert.deepEqual(await desk.fish("lockvisor migrate cancel v"), ["vm two", "vm1"]);
+  assert.deepEqual(await desk.fish("lockvisor migrate in --ticket disk2"), ["disk2.img"]);
+  assert.deepEqual(await desk.fish("lockvisor migrate in -- lockvis"), ["lockvisor"]);
+
+  assert.equal(await desk.zsh("lockvisor migr"), "lockvisor migrate ");
+  assert.equal(await desk.zsh("lockvisor migrate pre"), "lockvisor migrate prepare ");
+  assert.equal(await desk.zsh("lockvisor migrate cleanup --y"), "lockvisor migrate cleanup --yes ");
+  assert.equal(await desk.zsh("lockvisor migrate cancel --side o"), "lockvisor migrate cancel --side out ");
+  assert.equal(await desk.zsh("lockvisor migrate cancel web"), "lockvisor migrate cancel web:a ");
+  assert.equal(
+    await desk.zsh("lockvisor migrate in --ticket disk2"),
+    "lockvisor migrate in --ticket disk2.img ",
+  );
 });
 
 Deno.test("completion bash: values", async () => {
@@ -147,6 +185,10 @@ Deno.test("completion: every command that takes a guest offers the guests, and t
     "acquire",
     "attach",
     "break",
+    "migrate cancel",
+    "migrate complete",
+    "migrate prepare",
+    "migrate status",
     "pause",
     "release",
     "resume",
@@ -155,9 +197,10 @@ Deno.test("completion: every command that takes a guest offers the guests, and t
     "wait",
   ]);
   for (const { name } of takers) {
-    assert.deepEqual(await desk.bash(name, "vm1"), ["vm1"], `bash: ${name}`);
+    const words = name.split(" ");
+    assert.deepEqual(await desk.bash(...words, "vm1"), ["vm1"], `bash: ${name}`);
     assert.deepEqual(
-      await desk.bash(name, "vm\\ "),
+      await desk.bash(...words, "vm\\ "),
       [name === "break" ? "vm two" : "vm\\ two"],
       `bash: ${name}`,
     );

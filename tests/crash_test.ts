@@ -5,6 +5,8 @@ import * as attach from "./crash/attach_cases.ts";
 import * as breaking from "./crash/break_cases.ts";
 import { FAILPOINT_BINARY } from "./crash/crash.ts";
 import * as hotplug from "./crash/hotplug_cases.ts";
+import { MIGRATION_CASES } from "./crash/migration_cases.ts";
+import * as running from "./crash/migrate_run_cases.ts";
 import * as pause from "./crash/pause_cases.ts";
 import * as start from "./crash/start_cases.ts";
 import * as stop from "./crash/stop_cases.ts";
@@ -36,10 +38,10 @@ Deno.test("the program does not heed the variable, and the one for tests refuses
 });
 
 Deno.test("the program is killed in some test at each point that is named", () => {
-  const cases = [attach, breaking, hotplug, pause, start, stop].flatMap((module) =>
+  const cases = [attach, breaking, hotplug, pause, running, start, stop].flatMap((module) =>
     Object.values(module).flat()
   );
-  const played = new Set(cases.map(({ at }) => at));
+  const played = new Set([...cases, ...MIGRATION_CASES].map(({ at }) => at));
   assert.deepEqual(FAILPOINTS.filter((name) => !played.has(name)), []);
 });
 

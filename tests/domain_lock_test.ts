@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { diskAttach, diskDetach, type DomainLock, processPause, processResume } from "../lib/domain_lock.ts";
+import { processCancelOut, processCompleteOut, processMigratePrepare } from "../lib/domain_migration.ts";
 import type { Driver, DriverDefinition } from "../lib/driver/contract.ts";
 import type { GuestRecord } from "../lib/manager/guest_record.ts";
 import { GuestStore } from "../lib/manager/guest_store.ts";
@@ -37,11 +38,14 @@ Deno.test("what a driver has not declared is refused before anything happens", a
     () => diskDetach(lock, record, disk),
     () => processPause(lock, record, "kept"),
     () => processResume(lock, record, { changes: "refuse" }),
+    () => processMigratePrepare(lock, record, { destination: "ssh://hv2" }),
+    () => processCompleteOut(lock, record),
+    () => processCancelOut(lock, record),
   ];
   for (const call of calls) {
     await assert.rejects(call(), {
       code: "unavailable",
-      message: /plugin whole-guests does not offer (hotplug|pause)/,
+      message: /plugin whole-guests does not offer (hotplug|pause|migration)/,
     });
   }
   assert.equal(Deno.readTextFileSync(`/proc/${guest.pid}/comm`), "sleep\n");
@@ -52,7 +56,8 @@ Deno.test("drivers declare only what the program can do", () => {
     assert.deepEqual(driverNamed(name).capabilities, {
       resources: ["disk", "lease"],
       hotplug: true,
-      migration: false,
+      // A guest without locks has none to move.
+      migration: name === "sync-manager",
       pause: true,
     });
   }

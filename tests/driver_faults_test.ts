@@ -36,9 +36,19 @@ const NO_DRIVERS: [string, string, RegExp][] = [
     /capability "hotplug" is not true or/,
   ],
   [
-    "declares migration",
+    "cannot let a guest leave",
     moduleWith({ capabilities: { migration: true } }),
-    /"migration", which this version/,
+    /declares "migration" and has no method "makeTicket"/,
+  ],
+  [
+    "cannot take away what a migration left",
+    moduleWith({
+      capabilities: { migration: true },
+      create:
+        `() => ({ acquire() {}, makeTicket() {}, offer() {}, acquireIncoming() {}, takeOver() {}, withdraw() {},
+        otherSide() {} })`,
+    }),
+    /declares "migration" and has no method "leave"/,
   ],
   [
     "declares hotplug of nothing",
@@ -140,6 +150,69 @@ Deno.test("a grant that cannot be used is given back", async () => {
   assert.equal(await refusal(() => manager.acquireObject(), /not 64 hexadecimal digits/), "internal");
   assert.equal((globalThis as { givenBack?: boolean }).givenBack, true);
 });
+
+/** A ticket that can be read, in JavaScript. */
+const TICKET = `({ secret: "0".repeat(64), created: "2026-01-01T00:00:00Z", expires: "2026-01-01T00:00:00Z",
+  guest: { uuid: "u", name: "vm1", id: null, onLockFailure: "pause" }, plugin: "p", lockspace: "l",
+  source: { id: "hv1", name: "hv1" }, destination: "ssh://hv2", leaseKeys: [], resources: [], hostKeys: [], grants: [] })`;
+
+/** What the methods of a migration give, and what is said about it. */
+const MIGRATIONS: [method: string, gives: string, says: RegExp | "fine"][] = [
+  ["makeTicket", TICKET, "fine"],
+  ["makeTicket", `({})`, /what "makeTicket" gave cannot be used: "guest" is not a JSON object/],
+  ["makeTicket", `({ ...${TICKET}, secret: "guess" })`, /its secret is not 64 hexadecimal digits/],
+  ["makeTicket", `({ ...${TICKET}, expires: "soon" })`, /field "expires" of it is not a time/],
+  ["makeTicket", `({ ...${TICKET}, leaseKeys: ["key"] })`, /a key is not 64 hexadecimal digits/],
+  ["makeTicket", `(() => { throw new Error("no server") })()`, /"makeTicket" failed: no server/],
+  [
+    "acquireIncoming",
+    `({ outcome: "granted" })`,
+    /field "hold" of it is not an object with a method "giveBack"/,
+  ],
+  [
+    "acquireIncoming",
+    `({ outcome: "granted", hold: { locks: [], leaseKeys: [], unlocked: ["3"], giveBack() {} } })`,
+    /an unlocked descriptor is not a number/,
+  ],
+  [
+    "acquireIncoming",
+    `({ outcome: "granted", hold: { locks: [], leaseKeys: [], unlocked: [3], giveBack() {} } })`,
+    "fine",
+  ],
+  ["acquireIncoming", `({ outcome: "refused" })`, /"refusal" is not a JSON object/],
+  ["takeOver", `undefined`, /what "takeOver" gave cannot be used: it is not a JSON object/],
+  ["takeOver", `({ outcome: "withdrawn" })`, /field "outcome" of it is not taken, waiting or lost/],
+  ["takeOver", `({ outcome: "taken", carriers: [{}], grants: [] })`, /field "kind" of a carrier is not/],
+  ["takeOver", `({ outcome: "taken", carriers: [], grants: [{}] })`, /field "key" of a grant is not a text/],
+  ["takeOver", `({ outcome: "taken", carriers: [], grants: [] })`, "fine"],
+  ["takeOver", `({ outcome: "waiting", key: "k", holders: [] })`, /a key is not 64 hexadecimal digits/],
+  [
+    "takeOver",
+    `({ outcome: "waiting", key: "0".repeat(64), holders: [7] })`,
+    /a holder is not a JSON object/,
+  ],
+  ["withdraw", `({ outcome: "waiting" })`, /field "outcome" of it is not withdrawn, taken or lost/],
+  ["withdraw", `({ outcome: "lost" })`, /field "key" of it is not a text/],
+  ["withdraw", `({ outcome: "withdrawn", carriers: [], grants: [] })`, "fine"],
+  ["withdraw", `({ outcome: "declined" })`, "fine"],
+  ["otherSide", `({ held: "yes", holders: [] })`, /field "held" of it is not true, false or null/],
+  ["otherSide", `({ held: null })`, /field "holders" of it is not an array/],
+  ["otherSide", `({ held: null, holders: [] })`, "fine"],
+];
+
+for (const [method, gives, says] of MIGRATIONS) {
+  Deno.test(`what a driver's "${method}" gives is looked at: ${says === "fine" ? gives.slice(0, 60) : says}`, async () => {
+    await using world = await World.create();
+    const methods = ["makeTicket", "offer", "acquireIncoming", "takeOver", "withdraw", "otherSide", "leave"]
+      .map((name) => `async ${name}() { return ${name === method ? gives : "{}"} }`);
+    const create = `() => ({ acquire: ${GRANT}, ${methods.join(", ")} })`;
+    const file = await writeModule(world, moduleWith({ capabilities: { migration: true }, create }));
+    const { driver } = await loadPlugin(file, driverConfigOf(world));
+    const ask = async () => await (driver as unknown as Record<string, () => Promise<unknown>>)[method]!();
+    if (says === "fine") assert.ok(await ask());
+    else assert.equal(await refusal(ask, says), "internal");
+  });
+}
 
 Deno.test("a driver's methods keep what they belong to, and what it leaves out is not known", async () => {
   await using world = await World.create();

@@ -72,7 +72,7 @@ Deno.test("manual: it tells all that the help tells", async () => {
     assert.ok(text.includes(`\n ${usageOf(command)}\n`), `synopsis of ${command.name}`);
     const from = text.indexOf(`\n ${usageOf(command).replace("lockvisor ", "")}\n`);
     assert.ok(from > 0, `heading of ${command.name}`);
-    const section = text.slice(from).split(/\n [a-z]+ \[OPTION\]|\nSETTINGS/, 2).join("");
+    const section = text.slice(from).split(/\n [a-z ]+ \[OPTION\]|\nSETTINGS/, 2).join("");
     for (const option of command.options) {
       assert.match(section, new RegExp(`\n ${RegExp.escape(optionUsage(option))}( |\n)`), command.name);
       assert.ok(section.includes(option.summary), `${command.name}: ${option.summary}`);

@@ -9,8 +9,8 @@ import { BINARY, type Finished, World } from "./support/world.ts";
  * becomes of it when the output cannot be written.
  */
 
-/** The agent prints no results. */
-const PRINTING = COMMANDS.filter(({ name }) => name !== "daemon");
+/** The agent prints no results, nor does who becomes a command that waits for a guest. */
+const PRINTING = COMMANDS.filter(({ name }) => name !== "daemon" && name !== "migrate in");
 const WITH_JSON = COMMANDS.filter(({ options }) => options.some(({ name }) => name === "json"));
 
 /** A world with a guest that runs, and for every command arguments with which it does its work. */
@@ -36,6 +36,11 @@ async function workingWorld() {
     pause: ["vm1"],
     resume: ["vm1"],
     stop: ["past"],
+    "migrate prepare": ["vm1", "--to", "ssh://hv2"],
+    "migrate complete": ["past"],
+    "migrate cancel": ["vm1"],
+    "migrate status": [],
+    "migrate cleanup": [],
   };
   const past = await world.run(["run", "--name", "past", "--", "true"]);
   assert.equal(past.code, 0, past.stderr);
@@ -61,7 +66,17 @@ const REFUSED: Record<string, string[]> = {
   release: ["nobody", "--disk", "/nowhere"],
   pause: ["nobody"],
   resume: ["nobody"],
+  "migrate prepare": ["nobody", "--to", "ssh://hv2"],
+  "migrate complete": ["nobody"],
+  "migrate cancel": ["nobody"],
+  "migrate status": ["nobody"],
+  "migrate cleanup": ["--bogus"],
 };
+
+/** A command with what follows its name. */
+function commandLine(name: string, ...args: string[]): string[] {
+  return [...name.split(" "), ...args];
+}
 
 /** Runs lockvisor with a redirection of the shell. */
 function redirected(world: World, redirection: string, args: string[]): Promise<Finished> {
@@ -75,17 +90,17 @@ Deno.test("with --json every command prints one JSON object, for its results and
   const { world, works } = await workingWorld();
   await using _ = world;
   for (const { name } of WITH_JSON) {
-    const done = await world.run([name, "--json", ...works[name]!]);
+    const done = await world.run(commandLine(name, "--json", ...works[name]!));
     assert.ok([0, 1].includes(done.code), `${name}: ${done.stderr}`);
     assert.match(done.stdout, /^\{[^\n]+\}\n$/, name);
     assert.equal("error" in JSON.parse(done.stdout), false, name);
-    const refused = await world.run([name, "--json", ...REFUSED[name]!]);
+    const refused = await world.run(commandLine(name, "--json", ...REFUSED[name]!));
     assert.ok(
       EXIT_STATUSES.some(([status]) => Number(status) === refused.code && refused.code >= 64),
       `${name}: ${refused.code}`,
     );
     assertErrorObject(refused, name);
-    const asText = await world.run([name, ...REFUSED[name]!]);
+    const asText = await world.run(commandLine(name, ...REFUSED[name]!));
     assert.deepEqual({ ...asText }, { ...refused, stdout: "" }, name);
   }
 });
@@ -94,7 +109,7 @@ Deno.test("results that cannot be written: 74 from every command, or what went w
   const { world, works } = await workingWorld();
   await using _ = world;
   for (const { name } of PRINTING) {
-    const args = [name, ...works[name] ?? ["bash"]];
+    const args = commandLine(name, ...works[name] ?? ["bash"]);
     const full = await redirected(world, "LOCKVISOR > /dev/full", args);
     assert.equal(full.code, 74, `${name}: ${full.stderr}`);
     assert.match(
@@ -141,7 +156,7 @@ Deno.test("a reader that has gone ends every command with 141 and without a word
   const { world, works } = await workingWorld();
   await using _ = world;
   for (const { name } of PRINTING) {
-    const result = await redirected(world, CLOSED_PIPE, [name, ...works[name] ?? ["bash"]]);
+    const result = await redirected(world, CLOSED_PIPE, commandLine(name, ...works[name] ?? ["bash"]));
     assert.equal(result.code, 141, `${name}: ${result.stderr}`);
     assert.match(result.stderr, /^(lockvisor: warning: .*\n)*$/, name);
   }

@@ -5,10 +5,11 @@ import type { SettledGuest } from "../host_lock.ts";
 import type { HostSession } from "../host_session.ts";
 import type { GuestRecord } from "../manager/guest_record.ts";
 import { EndWatch } from "../process/end_watch.ts";
+import { Arrivals } from "./arrivals.ts";
 import { Audit, type AuditReport } from "./audit.ts";
 import { AuditTail } from "./audit_tail.ts";
-import { CurrentSession } from "./current_session.ts";
-import { EndingGuests } from "./ending_guests.ts";
+import { CurrentSession, hostOf } from "./current_session.ts";
+import { EndingGuests, isEndedMigration } from "./ending_guests.ts";
 import type { Happening } from "./event.ts";
 import { EventLog } from "./event_log.ts";
 import { GuestWatch } from "./guest_watch.ts";
@@ -41,6 +42,7 @@ export class Agent {
   readonly #guests: GuestWatch;
   readonly #ending: EndingGuests;
   readonly #audit: Audit;
+  readonly #arrivals: Arrivals;
   readonly #records: RecordWatch;
   #tail: AuditTail;
   #drivers = new Map<string, Driver>();
@@ -80,21 +82,18 @@ export class Agent {
     });
     const session = () => this.session;
     this.#audit = new Audit({
-      host: {
-        get store() {
-          return session().store;
-        },
-        get plugins() {
-          return session().plugins;
-        },
-        get config() {
-          return session().config;
-        },
-      },
+      host: hostOf(session),
       records: () => this.#guests.records(),
       driverOf: (plugin) => this.#drivers.get(plugin),
       doubts: new LockDoubts((plugin) => this.#drivers.get(plugin)),
       tell: (happening) => this.tell(happening),
+    });
+    this.#arrivals = new Arrivals({
+      session,
+      driverOf: (plugin) => this.#drivers.get(plugin),
+      turns: this.changes,
+      tell: (happening) => this.tell(happening),
+      changed: (uuid) => this.look([uuid]),
     });
   }
 
@@ -246,6 +245,7 @@ export class Agent {
       if (unrecorded.size > 0) await this.attach(unrecorded);
       const report = await this.#audit.run();
       if (report.examined > 0) this.#look();
+      this.#arrivals.look(this.records);
       this.#audited(report, performance.now() - begun);
       this.#fault = undefined;
     } catch (error) {
@@ -284,8 +284,8 @@ export class Agent {
       this.tell({ type: "problem", message: error.message });
     }
     for (const record of records) {
-      const entry = this.session.store.read(record.uuid);
-      if (entry === undefined) this.#guests.ended(record);
+      const entry = this.session.store.reread(record);
+      if (entry === undefined || isEndedMigration(entry)) this.#guests.ended(record);
       else this.#guests.livesOn(record.uuid);
     }
   }

@@ -3,6 +3,7 @@ import { LockvisorError } from "../errors.ts";
 import { actOnLostLocks, attachHost, type HostLock, type SettledGuest } from "../host_lock.ts";
 import type { GuestRecord } from "../manager/guest_record.ts";
 import { claimsOf, lostResources } from "../manager/lost_locks.ts";
+import { migrationNotice } from "../manager/migration_plan.ts";
 import { obstacleText } from "../manager/obstacle.ts";
 import type { LostLockAction } from "../manager/settle_lost_locks.ts";
 import type { EventResource, Happening } from "./event.ts";
@@ -124,7 +125,10 @@ export class Audit {
   }
 
   async #judge(guest: SettledGuest, before: readonly EventResource[]): Promise<SettledGuest> {
-    const { record, repairs, warnings, lost, fault } = guest;
+    const { record, repairs, lost, fault } = guest;
+    // That a guest is on its way is told as an event of its own.
+    const notice = record.migration === undefined ? undefined : migrationNotice(record.migration);
+    const warnings = guest.warnings.filter((warning) => warning !== notice);
     for (const repair of repairs) {
       const message = `guest "${record.name}": ${repair}`;
       this.#context.tell({ type: "guest-mended", guest: eventGuest(record), message });

@@ -1,3 +1,4 @@
+import type { HostLock } from "../host_lock.ts";
 import type { HostSession } from "../host_session.ts";
 
 /**
@@ -45,4 +46,19 @@ function identityOf(path: string): string {
   } catch {
     return "absent";
   }
+}
+
+/** The host as the session in force at each instant has it. */
+export function hostOf(session: () => HostSession): HostLock {
+  return {
+    get store() {
+      return session().store;
+    },
+    get plugins() {
+      return session().plugins;
+    },
+    get config() {
+      return session().config;
+    },
+  };
 }

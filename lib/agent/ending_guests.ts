@@ -1,7 +1,8 @@
 import type { Driver } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
 import type { GuestRecord } from "../manager/guest_record.ts";
-import type { GuestStore } from "../manager/guest_store.ts";
+import type { GuestStore, RecordEntry } from "../manager/guest_store.ts";
+import { lifeOf } from "../process/process_identity.ts";
 
 /** What proves the ends of guests. */
 export interface EndingContext {
@@ -57,8 +58,13 @@ export class EndingGuests {
 
   /** Those whose lease is free for certain. Mostly all are: then one look at the kernel's table is enough. */
   #freed(records: readonly GuestRecord[]): readonly GuestRecord[] {
-    const byPlugin = Map.groupBy(records, ({ plugin }) => plugin);
-    return [...byPlugin].flatMap(([plugin, group]) => {
+    // Whoever has the lease of a guest that was leaving is the other side of its migration.
+    const { leaving = [], others = [] } = Object.groupBy(
+      records,
+      ({ migration }) => migration?.role === "out" ? "leaving" : "others",
+    );
+    const byPlugin = Map.groupBy(others, ({ plugin }) => plugin);
+    const freed = [...byPlugin].flatMap(([plugin, group]) => {
       const driver = this.#context.driverOf(plugin);
       if (driver === undefined) return [];
       const isFree = (some: readonly GuestRecord[]) =>
@@ -66,10 +72,15 @@ export class EndingGuests {
       if (isFree(group)) return group;
       return group.length === 1 ? [] : group.filter((record) => isFree([record]));
     });
+    return [...leaving, ...freed];
   }
 
-  /** What cannot be removed now is removed by the next who looks: the guest has ended all the same. */
+  /**
+   * What cannot be removed now is removed by the next who looks: the guest has ended all the same. A migration that it was
+   * on still is to be brought to its end, by its record.
+   */
   #prune(record: GuestRecord): void {
+    if (record.migration !== undefined) return;
     try {
       this.#context.store.remove(record);
     } catch (error) {
@@ -85,4 +96,10 @@ function isReleased(driver: Driver, keys: readonly string[]): boolean {
     if (error instanceof LockvisorError) return false; // a lockspace that is cut off
     throw error;
   }
+}
+
+/** A record that stays until the migration is brought to its end, although its guest has ended. */
+export function isEndedMigration(entry: RecordEntry): boolean {
+  return entry.kind === "record" && entry.record.migration !== undefined &&
+    lifeOf(entry.record.carriers[0]) === "dead";
 }

@@ -10,6 +10,9 @@ export type EventType =
   | "guest-ended"
   | "guest-paused"
   | "guest-resumed"
+  | "guest-migrating"
+  | "guest-migrated"
+  | "migration-cancelled"
   | "guest-mended"
   | "lock-granted"
   | "lock-released"
@@ -31,6 +34,9 @@ export const EVENT_TYPES: readonly EventType[] = [
   "guest-ended",
   "guest-paused",
   "guest-resumed",
+  "guest-migrating",
+  "guest-migrated",
+  "migration-cancelled",
   "guest-mended",
   "lock-granted",
   "lock-released",

@@ -3,6 +3,7 @@ import { isSameProcess, lifeOf } from "../process/process_identity.ts";
 import type { GuestRecord } from "../manager/guest_record.ts";
 import type { RecordEntry } from "../manager/guest_store.ts";
 import type { Happening } from "./event.ts";
+import { endText } from "./migration_changes.ts";
 import { changesOf, eventGuest, foundGuest, isFork, isSameStart } from "./record_changes.ts";
 
 /** Who is told of what becomes of guests. */
@@ -71,12 +72,7 @@ export class GuestWatch {
     if (guest === undefined || !isSameStart(guest.record, record)) return;
     this.#forget(guest);
     this.#guests.delete(record.uuid);
-    const { name, carriers: [{ pid }] } = record;
-    this.#listener.tell({
-      type: "guest-ended",
-      guest: eventGuest(record),
-      message: `guest "${name}" has ended (process ${pid}); its locks are free`,
-    });
+    this.#listener.tell({ type: "guest-ended", guest: eventGuest(record), message: endText(guest.record) });
   }
 
   /** A guest whose process has ended goes on in another one, or it cannot be told. */

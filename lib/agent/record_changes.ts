@@ -1,6 +1,8 @@
 import type { GuestRecord, RecordedResource } from "../manager/guest_record.ts";
+import { migrationText } from "../manager/migration_plan.ts";
 import { isSameProcess } from "../process/process_identity.ts";
 import type { EventGuest, EventResource, Happening } from "./event.ts";
+import { migrationChanges } from "./migration_changes.ts";
 
 /** A guest as events name it. */
 export function eventGuest({ uuid, name, carriers: [{ pid }] }: GuestRecord): EventGuest {
@@ -25,7 +27,10 @@ export function resourcesText(resources: readonly EventResource[]): string {
  */
 export function changesOf(before: GuestRecord | undefined, now: GuestRecord): Happening[] {
   const guest = eventGuest(now);
-  if (before === undefined) return [started(now), ...granted(now, guest, present(now))];
+  const moves = migrationChanges(before, now);
+  // Who comes in is no guest that has been started, and has half of each lock.
+  if (before === undefined && now.migration?.role === "in") return moves;
+  if (before === undefined) return [started(now), ...granted(now, guest, present(now)), ...moves];
   const told: Happening[] = [];
   const added = present(now).filter((one) => !present(before).some((other) => isSame(one, other)));
   const gone = present(before).filter((one) => !present(now).some((other) => isSame(one, other)));
@@ -35,11 +40,12 @@ export function changesOf(before: GuestRecord | undefined, now: GuestRecord): Ha
     const message = `guest "${now.name}" has given up ${resourcesText(resources)}`;
     told.push({ type: "lock-released", guest, resources, message });
   }
-  if (before.state !== "paused" && now.state === "paused") {
+  told.push(...moves);
+  if (before.state !== "paused" && before.migration?.role !== "out" && now.state === "paused") {
     const keys = now.givenUp.length === 0 ? "keeps its locks" : "has given its locks up until it resumes";
     told.push({ type: "guest-paused", guest, message: `guest "${now.name}" is paused and ${keys}` });
   }
-  if (before.state === "paused" && now.state !== "paused") {
+  if (before.state === "paused" && now.state !== "paused" && now.migration?.role !== "out") {
     told.push({ type: "guest-resumed", guest, message: `guest "${now.name}" runs on with its locks` });
   }
   return told;
@@ -47,14 +53,16 @@ export function changesOf(before: GuestRecord | undefined, now: GuestRecord): Ha
 
 /** A guest that ran before anybody watched it, with what it has. */
 export function foundGuest(record: GuestRecord): Happening {
-  const { name, state, carriers: [{ pid }] } = record;
+  const { name, state, migration, carriers: [{ pid }] } = record;
   const resources = present(record).map(eventResource);
   const what = resources.length === 0 ? "" : ` and has ${resourcesText(resources)}`;
   return {
     type: "guest-found",
     guest: eventGuest(record),
     resources,
-    message: `guest "${name}" ${state === "paused" ? "is paused" : "runs"} as process ${pid}${what}`,
+    message: migration === undefined
+      ? `guest "${name}" ${state === "paused" ? "is paused" : "runs"} as process ${pid}${what}`
+      : `guest "${name}" ${migrationText(migration)}, as process ${pid}${what}`,
   };
 }
 

@@ -10,9 +10,16 @@ import type { Lockspace } from "../lockspace/lockspace.ts";
 import { batchesOf, takeOverSteps } from "../lockspace/migration_steps.ts";
 import { offerIfReadable, removeOffer } from "../lockspace/migration_offer.ts";
 import { observeSlot } from "../lockspace/slot_evidence.ts";
+import { slotPath } from "../lockspace/slot.ts";
 import { kernelFlocks } from "../process/descriptors.ts";
 import { isSameProcess } from "../process/process_identity.ts";
-import { requireReachOfCarriers, takeSlots, type WantedSlot, withBothSlots } from "./migration_slots.ts";
+import {
+  hasLocked,
+  requireReachOfCarriers,
+  takeSlots,
+  type WantedSlot,
+  withBothSlots,
+} from "./migration_slots.ts";
 import type { LeavingGuest } from "./migration_source.ts";
 
 /**
@@ -40,8 +47,8 @@ export function takeOverSlots(
   for (const { step, keys } of batchesOf(takeOverSteps(moving))) {
     switch (step) {
       case "take": {
-        const passing = "migrate-complete.slot-taken";
-        const result = takeSlots(lockspace, carriers, { wanted, slot: "a", passing });
+        const passed = () => failpoint("migrate-complete.slot-taken");
+        const result = takeSlots(lockspace, carriers, { wanted, slot: "a", passed });
         if (result.outcome === "lost") return result;
         if (result.outcome === "refused") {
           return stillTheSource(lockspace, result.key, { process, host: grantee.host });
@@ -89,7 +96,7 @@ function stillTheSource(
 /** Whether the other side of a migration has its slot of the lease that the guest has on itself, which is exclusive. */
 export function lookAtOtherSide(
   lockspace: Lockspace,
-  { running: { process }, leaseKeys, host }: LeavingGuest,
+  { running: { process, carriers }, leaseKeys, host }: LeavingGuest,
   { role }: Migration,
 ): { held: Known; holders: Holder[] } {
   const flocks = kernelFlocks();
@@ -97,6 +104,9 @@ export function lookAtOtherSide(
   for (const key of leaseKeys) {
     const seen = observeSlot(lockspace, key, slot, flocks);
     if (seen.state === "free") continue;
+    // A command that was cut off may have taken it for the guest already.
+    const path = slotPath(lockspace, key, slot);
+    if (carriers.some(({ pid }) => hasLocked(pid, path))) continue;
     const { holders } = holdersOfKey(lockspace, key, seen, host);
     return { held: true, holders: holders.filter(({ pid }) => pid !== process.pid) };
   }

@@ -1,10 +1,8 @@
 import type { LockMode } from "../access.ts";
 import type { CarriedLock, Carrier } from "../driver/contract.ts";
-import { failpoint } from "../failpoint.ts";
-import type { FailpointName } from "../failpoint_names.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
 import { type Slot, slotPath, SLOTS } from "../lockspace/slot.ts";
-import { hiddenDescriptors, openDescriptors } from "../process/descriptors.ts";
+import { descriptorFlock, hiddenDescriptors, openDescriptors } from "../process/descriptors.ts";
 import { type RemoteFile, requireReach, steerFlock, type Steering } from "./steer.ts";
 
 /** A key with how its other slot is to be taken. */
@@ -37,24 +35,30 @@ export function requireReachOfCarriers(
   }
 }
 
-/** Gives one slot of some keys up, wherever the guest has it open. The descriptors stay open there. */
+/**
+ * Gives one slot of some keys up, wherever the guest has it open. The descriptors stay open there.
+ * @param passed called after each key
+ */
 export function giveUpSlots(
   lockspace: Lockspace,
   carriers: readonly Carrier[],
-  { keys, slot, passing }: { keys: readonly string[]; slot: Slot; passing: FailpointName },
+  { keys, slot, passed }: { keys: readonly string[]; slot: Slot; passed: () => void },
 ): void {
   const open = openSlots(lockspace, carriers, keys, slot);
   for (const key of [...keys].sort()) {
     for (const { carrier, file } of open.get(key) ?? []) steerFlock(carrier, file, "released");
-    failpoint(passing);
+    passed();
   }
 }
 
-/** Takes one slot of some keys, each in the descriptor in which the guest has it open. All or nothing. */
+/**
+ * Takes one slot of some keys, each in the descriptor in which the guest has it open. All or nothing.
+ * @param passed called after each key that is taken
+ */
 export function takeSlots(
   lockspace: Lockspace,
   carriers: readonly Carrier[],
-  { wanted, slot, passing }: { wanted: readonly WantedSlot[]; slot: Slot; passing: FailpointName },
+  { wanted, slot, passed }: { wanted: readonly WantedSlot[]; slot: Slot; passed: () => void },
 ): SlotsOutcome {
   const open = openSlots(lockspace, carriers, wanted.map(({ key }) => key), slot);
   const taken: OpenSlot[] = [];
@@ -66,7 +70,7 @@ export function takeSlots(
       if (result === "done" || result === "refused") break;
     }
     if (result === "done") {
-      failpoint(passing);
+      passed();
       continue;
     }
     for (const { carrier, file } of taken.reverse()) steerFlock(carrier, file, "released");
@@ -153,4 +157,13 @@ export function withOnlySlot(
       return descriptor === undefined ? [] : [{ key: lock.key, slots: { [slot]: descriptor } }];
     }),
   }));
+}
+
+/** Whether one of a guest's own processes has a lock file locked, by the kernel's word. */
+export function hasLocked(pid: number, path: string): boolean {
+  const view = openDescriptors(pid);
+  if (view.kind !== "seen") return false;
+  return [...view.targets].some(([descriptor, target]) =>
+    target === path && descriptorFlock(pid, descriptor) !== undefined
+  );
 }

@@ -18,10 +18,11 @@ import { batchesOf, offerSteps, takeBackSteps } from "../lockspace/migration_ste
 import { hashOfTicket, newSecret } from "../lockspace/migration_ticket.ts";
 import { observeSlot } from "../lockspace/slot_evidence.ts";
 import { slotPath } from "../lockspace/slot.ts";
-import { descriptorFlock, kernelFlocks, openDescriptors } from "../process/descriptors.ts";
+import { kernelFlocks } from "../process/descriptors.ts";
 import { countAgain } from "./count_again.ts";
 import {
   giveUpSlots,
+  hasLocked,
   requireReachOfCarriers,
   takeSlots,
   type WantedSlot,
@@ -118,14 +119,6 @@ function cameIn({ name, holders }: { name: string; holders: readonly Holder[] })
   );
 }
 
-function hasLocked(pid: number, path: string): boolean {
-  const view = openDescriptors(pid);
-  if (view.kind !== "seen") return false;
-  return [...view.targets].some(([descriptor, target]) =>
-    target === path && descriptorFlock(pid, descriptor) !== undefined
-  );
-}
-
 /** Lets whoever has the ticket in: an offer beside each key, then slot b of each is given up. */
 export function offerSlots(
   lockspace: Lockspace,
@@ -144,7 +137,11 @@ export function offerSlots(
   const keys = [...new Set([...leaseKeys, ...ticket.resources.flatMap((resource) => resource.keys)])].sort();
   // Offers are whoever's who has slot b: an earlier ticket may be on its way to be used.
   const wanted = keys.map((key): WantedSlot => ({ key, mode: modeOf(running, key) }));
-  const taken = takeSlots(lockspace, carriers, { wanted, slot: "b", passing: "migrate-prepare.slot-taken" });
+  const taken = takeSlots(lockspace, carriers, {
+    wanted,
+    slot: "b",
+    passed: () => failpoint("migrate-prepare.slot-taken"),
+  });
   if (taken.outcome !== "taken") throw cameIn({ name, holders: [] });
   for (const { step, keys } of batchesOf(offerSteps(wanted))) {
     switch (step) {
@@ -157,7 +154,11 @@ export function offerSlots(
         failpoint("migrate-prepare.noted");
         break;
       case "give-up":
-        giveUpSlots(lockspace, carriers, { keys, slot: "b", passing: "migrate-prepare.slot-released" });
+        giveUpSlots(lockspace, carriers, {
+          keys,
+          slot: "b",
+          passed: () => failpoint("migrate-prepare.slot-released"),
+        });
         break;
       default:
         throw noSuchStep(step);
@@ -240,7 +241,11 @@ async function takeToKeep(
   },
   confirm: () => Promise<"keep" | "decline">,
 ): Promise<Exclude<WithdrawOutcome, { outcome: "withdrawn" }> | undefined> {
-  const result = takeSlots(lockspace, carriers, { wanted, slot: "b", passing: "migrate-cancel.slot-taken" });
+  const result = takeSlots(lockspace, carriers, {
+    wanted,
+    slot: "b",
+    passed: () => failpoint("migrate-cancel.slot-taken"),
+  });
   if (result.outcome === "lost") return result;
   if (result.outcome === "refused") {
     const seen = observeSlot(lockspace, result.key, "b", kernelFlocks());
@@ -258,7 +263,11 @@ async function takeToKeep(
   } finally {
     if (wish === "decline") {
       const keys = wanted.map(({ key }) => key);
-      giveUpSlots(lockspace, carriers, { keys, slot: "b", passing: "migrate-cancel.slot-declined" });
+      giveUpSlots(lockspace, carriers, {
+        keys,
+        slot: "b",
+        passed: () => failpoint("migrate-cancel.slot-declined"),
+      });
     }
   }
   return wish === "keep" ? undefined : { outcome: "declined" };

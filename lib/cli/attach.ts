@@ -63,20 +63,21 @@ function chooseNamed<Candidate extends AttachCandidate>(
   names: readonly string[],
 ): Candidate[] {
   if (names.length === 0) return guests;
-  return [...new Set(names.map((name) => theOneNamed(guests, name)))];
+  return [...new Set(names.flatMap((name) => theOneNamed(guests, name)))];
 }
 
+/** A guest that migrates within this host is there twice. */
 function theOneNamed<Candidate extends AttachCandidate>(
   guests: readonly Candidate[],
   asked: string,
-): Candidate {
-  const byUuid = guests.find(({ uuid }) => uuid === asked.toLowerCase());
-  const [first, ...others] = byUuid === undefined ? guests.filter(({ name }) => name === asked) : [byUuid];
-  if (first === undefined) {
+): Candidate[] {
+  const byUuid = guests.filter(({ uuid }) => uuid === asked.toLowerCase());
+  const found = byUuid.length > 0 ? byUuid : guests.filter(({ name }) => name === asked);
+  if (found.length === 0) {
     throw new LockvisorError("data", `no guest "${asked}" runs on this host; see: lockvisor status`);
   }
-  if (others.length === 0) return first;
-  const uuids = [first, ...others].map(({ uuid }) => uuid);
+  const uuids = [...new Set(found.map(({ uuid }) => uuid))];
+  if (uuids.length === 1) return found;
   throw new LockvisorError(
     "data",
     `"${asked}" is the name of ${uuids.length} guests (uuids ${

@@ -1,3 +1,4 @@
+import { firstWords, groupsOf } from "./command_group.ts";
 import {
   type Completion,
   completionOfArgument,
@@ -6,9 +7,12 @@ import {
   PLACE_SETTINGS,
 } from "./completion_values.ts";
 import type { CommandDefinition, OptionDefinition } from "./definition.ts";
+import { secondWord } from "./parse.ts";
 
 /** A completion script for bash 4.3 and later; it needs nothing else, bash-completion included. */
 export function bashScript(commands: readonly CommandDefinition[]): string {
+  const groups = groupsOf(commands);
+  const beginnings = groups.map(({ name }) => name).join(" ");
   return `# Completion of lockvisor for bash. Made by: lockvisor completion bash
 _lockvisor() {
   local -a words=() places=()
@@ -42,6 +46,8 @@ _lockvisor() {
       _lockvisor_takes_value "$command" "$word" && pending=$word
     elif [[ -z $command ]]; then
       command=$word
+    elif [[ " ${beginnings} " == *" $command "* ]]; then
+      command+=" $word"
     else
       position+=1
     fi
@@ -63,7 +69,12 @@ _lockvisor() {
   if [[ -n $pending ]]; then name=$pending; else name=$position; fi
   case "$command $name" in
 ${commands.flatMap(casesOf).concat(settingCases()).join("\n")}
-    ' 0') COMPREPLY=($(compgen -W '${commands.map(({ name }) => name).join(" ")}' -- "$cur")) ;;
+    ' 0') COMPREPLY=($(compgen -W '${firstWords(commands).map(({ name }) => name).join(" ")}' -- "$cur")) ;;
+${
+    groups.map(({ name, members }) =>
+      `    '${name} 0') COMPREPLY=($(compgen -W '${members.map(secondWord).join(" ")}' -- "$cur")) ;;`
+    ).join("\n")
+  }
   esac
   if ((\${#COMPREPLY[@]})) && [[ $cur == *:* && $COMP_WORDBREAKS == *:* ]]; then
     COMPREPLY=("\${COMPREPLY[@]#"\${cur%"\${cur##*:}"}"}")
@@ -110,6 +121,7 @@ ${
       `    ${quote(command?.name ?? "")}) offered=${quote(flags(optionsOf(command)))} ;;`
     ).join("\n")
   }
+${groups.map(({ name }) => `    ${quote(name)}) offered=--help ;;`).join("\n")}
     *) offered= ;;
   esac
 }

@@ -1,3 +1,4 @@
+import { firstWords, groupsOf } from "./command_group.ts";
 import {
   type Completion,
   completionOfArgument,
@@ -5,23 +6,31 @@ import {
   PLACE_SETTINGS,
 } from "./completion_values.ts";
 import { type CommandDefinition, type OptionDefinition, SETTING_OPTIONS } from "./definition.ts";
+import { secondWord } from "./parse.ts";
 
 /** A completion script for fish. */
 export function fishScript(commands: readonly CommandDefinition[]): string {
+  const groups = groupsOf(commands);
   const valued = SETTING_OPTIONS.map(({ name }) => `--${name}`).join(" ");
   return `# Completion of lockvisor for fish. Made by: lockvisor completion fish
 function __lockvisor_command
     set -l skip no
+    set -l first
     for word in (commandline -opc)[2..-1]
         if test $skip = yes
             set skip no
         else if contains -- $word ${valued}
             set skip yes
         else if not string match -q -- '-*' $word
-            echo $word
-            return
+            if test -z "$first"; and contains -- $word ${groups.map(({ name }) => name).join(" ")}
+                set first $word
+            else
+                echo $first $word
+                return
+            end
         end
     end
+    test -n "$first"; and echo $first
 end
 
 function __lockvisor_is
@@ -48,21 +57,31 @@ complete -c lockvisor -f
 complete -c lockvisor -n '__lockvisor_is ""' -l version -d 'print the version'
 complete -c lockvisor -s h -l help -d 'show help'
 ${SETTING_OPTIONS.map((option) => optionLine("", option)).join("\n")}
+${firstWords(commands).map(({ name, summary }) => wordLine("", name, summary)).join("\n")}
+${
+    groups.flatMap(({ name, members }) =>
+      members.map((member) => wordLine(name, secondWord(member), member.summary))
+    ).join("\n")
+  }
 ${commands.flatMap(commandLines).join("\n")}
 `;
 }
 
+/** A word of a command's name, after what stands before it. */
+function wordLine(before: string, word: string, summary: string): string {
+  return `complete -c lockvisor -n '__lockvisor_is "${before}"' -a ${word} -d ${quote(summary)}`;
+}
+
 function commandLines(command: CommandDefinition): string[] {
-  const within = `-n ${quote(`__lockvisor_is ${command.name}`)} `;
+  const within = `-n ${quote(`__lockvisor_is "${command.name}"`)} `;
   return [
-    `complete -c lockvisor -n '__lockvisor_is ""' -a ${command.name} -d ${quote(command.summary)}`,
     ...command.options.map((option) => optionLine(within, option)),
     ...command.arguments.flatMap((argument) => {
       const words = offer(completionOfArgument(argument));
       return words === "" ? [] : [`complete -c lockvisor ${within}${words}`];
     }),
     ...command.userCommand === undefined ? [] : [
-      `complete -c lockvisor -n 'contains -- -- (commandline -opc); and test "$(__lockvisor_command)" = ${command.name}' -xa '(__fish_complete_subcommand --fcs-skip=(contains -i -- -- (commandline -opc)))'`,
+      `complete -c lockvisor -n 'contains -- -- (commandline -opc); and test "$(__lockvisor_command)" = "${command.name}"' -xa '(__fish_complete_subcommand --fcs-skip=(contains -i -- -- (commandline -opc)))'`,
     ],
   ];
 }

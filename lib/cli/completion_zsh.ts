@@ -1,8 +1,11 @@
+import { type CommandGroup, firstWords, groupsOf } from "./command_group.ts";
 import { type Completion, completionOfArgument, completionOfOption, optionsOf } from "./completion_values.ts";
 import type { CommandDefinition, OptionDefinition } from "./definition.ts";
+import { secondWord } from "./parse.ts";
 
 /** A completion script for zsh: a file named _lockvisor in a folder of $fpath, or read with `source`. */
 export function zshScript(commands: readonly CommandDefinition[]): string {
+  const whole = commands.filter(({ name }) => !name.includes(" "));
   return `#compdef lockvisor
 # Completion of lockvisor for zsh. Made by: lockvisor completion zsh
 _lockvisor_guests() {
@@ -29,7 +32,7 @@ _lockvisor() {
   local -a commands settings lockvisor_line
   lockvisor_line=("\${words[@]}")
   commands=(
-${commands.map(({ name, summary }) => `    ${quote(`${name}:${summary}`)}`).join("\n")}
+${firstWords(commands).map(described).join("\n")}
   )
   settings=(
 ${
@@ -42,7 +45,7 @@ ${
     command) _describe -t commands command commands ;;
     words)
       case $words[1] in
-${commands.map(commandCase).join("\n")}
+${[...whole.map((command) => commandCase(command)), ...groupsOf(commands).map(groupCase)].join("\n")}
       esac
       ;;
   esac
@@ -52,7 +55,29 @@ if [[ $funcstack[1] == _lockvisor ]]; then _lockvisor "$@"; else compdef _lockvi
 `;
 }
 
-function commandCase(command: CommandDefinition): string {
+function described({ name, summary }: { name: string; summary: string }): string {
+  return `    ${quote(`${name}:${summary}`)}`;
+}
+
+/** A first word is followed by a second one, and that by what its command takes. */
+function groupCase({ name, members }: CommandGroup): string {
+  return `        ${name})
+  commands=(
+${members.map((member) => described({ name: secondWord(member), summary: member.summary })).join("\n")}
+  )
+  _arguments -C '--help[show help]' '1: :->command' '*:: :->words' && return
+  case $state in
+    command) _describe -t commands '${name} command' commands ;;
+    words)
+      case $words[1] in
+${members.map((member) => commandCase(member, secondWord(member))).join("\n")}
+      esac
+      ;;
+  esac
+  ;;`;
+}
+
+function commandCase(command: CommandDefinition, word: string = command.name): string {
   const specs = [
     "$settings",
     ...command.options.map(optionSpec),
@@ -64,7 +89,7 @@ function commandCase(command: CommandDefinition): string {
     // What follows -- is a command line of its own.
     ...command.userCommand === undefined ? [] : [quote("*::: :_normal")],
   ];
-  return `        ${command.name}) _arguments ${specs.join(" ")} ;;`;
+  return `        ${word}) _arguments ${specs.join(" ")} ;;`;
 }
 
 function optionSpec(option: OptionDefinition): string {

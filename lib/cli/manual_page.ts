@@ -67,7 +67,14 @@ const FILES: readonly (readonly [string, string])[] = [
     "LOCKSPACE/KEY.d/state.json",
     "The identity of the key and its generation, which counts the exclusive grants and never goes back. It stays for ever.",
   ],
-  ["LOCKSPACE/KEY.d/HOST-ID.UUID.json", "A note about a holder: for people, never proof."],
+  [
+    "LOCKSPACE/KEY.d/HOST-ID.UUID.json",
+    "A note about a holder: for people, never proof. That of a guest that comes in from another host ends in .incoming.json.",
+  ],
+  [
+    "LOCKSPACE/KEY.d/UUID.migration.json",
+    "What a guest that leaves offers to whoever has its ticket: the hash of that, and until when.",
+  ],
   [
     "/run/lockvisor/guests/UUID.json",
     "The record of a guest of this host; for users other than root below $XDG_RUNTIME_DIR/lockvisor.",
@@ -108,6 +115,14 @@ const EXAMPLES: readonly { says: string; lines: readonly string[] }[] = [
   {
     says: "Follow what happens, with an agent that runs:",
     lines: ["curl -N --unix-socket /run/lockvisor/lockvisor.sock http://localhost/v1/events?last=20"],
+  },
+  {
+    says: "Move a guest to another host, whoever drives QEMU (lockvisor(8) on both hosts):",
+    lines: [
+      "lockvisor migrate prepare vm1 --to ssh://hv2 --ticket vm1.ticket           # on hv1",
+      "lockvisor migrate in --ticket vm1.ticket --qmp /run/vm1.qmp -- qemu... -incoming ...   # on hv2",
+      "lockvisor migrate complete vm1                                # on both, when QEMU has done it",
+    ],
   },
   { says: "Is everything in order on this host?", lines: ["lockvisor doctor"] },
 ];

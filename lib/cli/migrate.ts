@@ -7,7 +7,7 @@ import {
   processMigratePrepare,
 } from "../domain_migration.ts";
 import { LockvisorError, printable } from "../errors.ts";
-import { endMigration, findMigration, type MigrationSide } from "../host_migrations.ts";
+import { endMigration, findMigration, finishCancel, type MigrationSide } from "../host_migrations.ts";
 import { absolutePath } from "../identity/absolute_path.ts";
 import type { ResourceSpec } from "../identity/resource.ts";
 import { findLivingGuest } from "../manager/find_guest.ts";
@@ -31,13 +31,22 @@ export async function prepare(
     throw new LockvisorError("usage", "migrate prepare: where to? add --to HOSTURI, such as ssh://hv2");
   }
   const expires = options.text("expires");
-  const lifetimeMs = expires === undefined ? undefined : parseDuration("--expires", expires);
+  const lifetimeMs = expires === undefined ? undefined : parseLifetime(expires);
   const session = await openSession(options, context);
   const record = findLivingGuest(session.store, name!);
   const lock = await session.domainLock(record);
   const ticket = await processMigratePrepare(lock, record, { destination: to, lifetimeMs });
   handOutTicket(ticket, options, context);
   return 0;
+}
+
+/** A ticket is a secret that lies about until it expires. */
+const LONGEST_LIFETIME_MS = 7 * 24 * 3_600_000;
+
+function parseLifetime(text: string): number {
+  const lifetimeMs = parseDuration("--expires", text);
+  if (lifetimeMs <= LONGEST_LIFETIME_MS) return lifetimeMs;
+  throw new LockvisorError("usage", `migrate prepare: --expires "${text}" is longer than a week (168h)`);
 }
 
 function handOutTicket(ticket: MigrationTicket, options: OptionValues, context: CliContext): void {
@@ -155,7 +164,10 @@ async function end(
 ): Promise<number> {
   const waitMs = options.isGiven("wait") ? parseDuration("--wait", options.text("wait")!) : 0;
   const session = await openSession(options, context);
-  const found = await findMigration(session, name!, options.text("side") as MigrationSide | undefined);
+  let found = await findMigration(session, name!, options.text("side") as MigrationSide | undefined);
+  if (found.kind === "at-rest" && action === "cancel") {
+    found = { ...found, record: await finishCancel(session, found.record) };
+  }
   const say = (text: string) => {
     if (!options.isGiven("json")) context.out(printable(text) + "\n");
   };
@@ -169,9 +181,11 @@ async function end(
     return 0;
   }
   const { record } = found;
-  const { outcome, holders } = await endMigration(session, record, { action, waitMs });
+  const { outcome, state, holders } = await endMigration(session, record, { action, waitMs });
   if (options.isGiven("json")) {
-    context.out(JSON.stringify(migrationEndResult(found, outcome, holders)) + "\n");
+    context.out(
+      JSON.stringify(migrationEndResult({ ...found, record: { ...record, state } }, outcome, holders)) + "\n",
+    );
   }
   const isOut = record.migration.role === "out";
   const guest = `guest "${record.name}"`;

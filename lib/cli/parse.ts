@@ -55,19 +55,24 @@ export function parseCommandLine(args: readonly string[], commands: readonly Com
   }
   if (first === undefined) throw new LockvisorError("usage", "which command? see: lockvisor --help");
   if (first === "help") {
-    const named = args.slice(at + 1, at + 3).join(" ");
+    const [named, second] = args.slice(at + 1);
+    if (named === undefined) return { kind: "help", command: undefined };
     const members = membersOf(named, commands);
-    if (members.length > 0) return { kind: "help", command: undefined, group: members };
-    return { kind: "help", command: named === "" ? undefined : commandNamed(named, commands) };
+    if (members.length === 0) return { kind: "help", command: commandNamed([named], commands) };
+    return second === undefined
+      ? { kind: "help", command: undefined, group: members }
+      : { kind: "help", command: commandNamed([named, second], commands) };
   }
   const group = membersOf(first, commands);
   if (group.length > 0) {
     const second = args[at + 1];
-    if (second === "--help" || second === "-h") return { kind: "help", command: undefined, group };
-    if (second === undefined || second.startsWith("-")) throw whichOf(first, group);
+    const isNamed = second !== undefined && !second.startsWith("-");
+    const asked = isNamed ? [] : [...leading, second];
+    if (asked.includes("--help") || asked.includes("-h")) return { kind: "help", command: undefined, group };
+    if (!isNamed) throw whichOf(first, group);
   }
   const words = group.length > 0 ? 2 : 1;
-  const command = commandNamed(args.slice(at, at + words).join(" "), commands);
+  const command = commandNamed(args.slice(at, at + words), commands);
   const invocation = parseInvocation([...leading, ...args.slice(at + words)], command);
   return invocation === "help" ? { kind: "help", command } : { kind: "run", command, invocation };
 }
@@ -92,19 +97,23 @@ function membersOf(first: string, commands: readonly CommandDefinition[]): Comma
   return commands.filter(({ name }) => name.startsWith(`${first} `));
 }
 
+/** What tells a command of two words from those that begin with the same one. */
+export function secondWord({ name }: Pick<CommandDefinition, "name">): string {
+  return name.slice(name.indexOf(" ") + 1);
+}
+
 function whichOf(first: string, group: readonly CommandDefinition[]): LockvisorError {
-  const members = group.map(({ name }) => name.slice(first.length + 1)).join(", ");
+  const members = group.map(secondWord).join(", ");
   return new LockvisorError("usage", `${first}: which of ${members}? see: lockvisor ${first} --help`);
 }
 
-function commandNamed(name: string, commands: readonly CommandDefinition[]): CommandDefinition {
+function commandNamed(words: readonly string[], commands: readonly CommandDefinition[]): CommandDefinition {
+  const name = words.join(" ");
   const command = commands.find((candidate) => candidate.name === name);
-  if (command === undefined) {
-    const group = membersOf(name.split(" ")[0]!, commands);
-    if (group.length > 0) throw whichOf(name.split(" ")[0]!, group);
-    throw new LockvisorError("usage", `there is no command "${name}"; see: lockvisor --help`);
-  }
-  return command;
+  if (command !== undefined && name.split(" ").length === words.length) return command;
+  const group = membersOf(words[0]!, commands);
+  if (group.length > 0) throw whichOf(words[0]!, group);
+  throw new LockvisorError("usage", `there is no command "${name}"; see: lockvisor --help`);
 }
 
 /** Reads the words of one subcommand. */

@@ -15,7 +15,7 @@ export async function run({ options, arguments: [guest] }: Invocation, context: 
   const host = await hostStatus(session);
   // "No guests" would be more than is known then.
   if (host.fault !== undefined && host.guests.length === 0) throw host.fault;
-  const guests = guest === undefined ? host.guests : [selectGuest(host, guest)];
+  const guests = guest === undefined ? host.guests : selectGuest(host, guest);
   if (options.isGiven("names")) {
     context.out(guests.map(({ view }) => `${printable(view.name)}\n`).join(""));
     return 0;
@@ -32,12 +32,15 @@ export async function run({ options, arguments: [guest] }: Invocation, context: 
   return exitStatusOf(fault.code);
 }
 
-/** The guest of a name or UUID. @throws {LockvisorError} `data` when there is none, or when a name fits several */
-function selectGuest(host: HostView, nameOrUuid: string): ObservedGuest {
+/**
+ * The guest of a name or UUID; one that migrates within this host is there twice.
+ * @throws {LockvisorError} `data` when there is none, or when a name fits several
+ */
+function selectGuest(host: HostView, nameOrUuid: string): ObservedGuest[] {
   const views = host.guests.map(({ view }) => view);
   const chosen = chooseGuest(nameOrUuid, views, ({ state }) => state === "stopped" ? "dead" : "alive");
-  const found = host.guests.find(({ view }) => view === chosen);
-  if (found !== undefined) return found;
+  const found = host.guests.filter(({ view }) => view.uuid === chosen?.uuid);
+  if (found.length > 0) return found;
   const damaged = host.damaged.find(({ uuid }) => uuid === nameOrUuid.toLowerCase());
   if (damaged !== undefined) throw damagedRecord(damaged);
   throw unknownGuest(nameOrUuid);

@@ -5,7 +5,7 @@ import { directoryStatus, refuseUnsafeDirectory } from "../files/own_directory.t
 import { mountOf, readMountsAlong } from "../identity/mounts.ts";
 import { type Lockspace, type LockspaceLocation, openLockspace } from "../lockspace/lockspace.ts";
 import type { GuestStore } from "../manager/guest_store.ts";
-import { unrecordedKeys } from "../manager/attach_plan.ts";
+import { unrecordedLocks } from "../manager/attach_plan.ts";
 import { isLockvisor, observeHost } from "../manager/guest_view.ts";
 import { driverNames } from "../manager/registry.ts";
 import { commandName } from "../process/process_identity.ts";
@@ -113,8 +113,7 @@ function judgeHost({ store, findDriver }: Patient, lockspace: Look["kind"]): Jud
 function findStrays(store: GuestStore, findDriver: Patient["findDriver"]): Stray[] {
   const holdings = driverNames().flatMap((name) => findDriver(name)?.holdings() ?? []);
   const records = store.list().flatMap((entry) => entry.kind === "record" ? [entry.record] : []);
-  const unrecorded = new Set(unrecordedKeys(holdings, records));
-  return holdings.filter(({ locks }) => locks.some(({ key }) => unrecorded.has(key)))
+  return unrecordedLocks(holdings, records)
     .map(({ process: { pid } }) => pid).filter((pid) => !isLockvisor(pid))
     .map((pid) => ({ pid, command: commandName(pid) }));
 }

@@ -120,6 +120,12 @@ export function judgeGuests({ guests, damaged, fault }: HostView, strays: readon
   );
   const text = [...faults, ...remarks].join("; ");
   if (faults.length > 0) return failure(`${text}; see: lockvisor status, lockvisor attach`);
+  const [cut] = guests.filter(({ view, migration }) => view.state === "stopped" && migration !== undefined);
+  if (cut !== undefined) {
+    return warning(
+      `guest "${cut.view.name}" has ended in the middle of a migration; bring that to its end: lockvisor migrate cleanup`,
+    );
+  }
   if (remarks.length > 0) return warning(`${text}; have the record made again: lockvisor attach`);
   if (guests.length === 0) return ok("none runs");
   const hidden = guests.filter(({ locks }) => locks.unknown > 0);

@@ -4,7 +4,7 @@ import { failpoint } from "../failpoint.ts";
 import { removeIfPresent } from "../files/atomic_write.ts";
 import { kernelFlocks } from "../process/descriptors.ts";
 import type { KeyFacts, NotedHolder } from "./break_plan.ts";
-import { lifeOfHolder, notePath, readNotes } from "./holder_note.ts";
+import { lifeOfHolder, readNotes, removeNote } from "./holder_note.ts";
 import { keyState, writeKeyState } from "./key_state.ts";
 import type { Lockspace } from "./lockspace.ts";
 import { slotPath, SLOTS, tryFlock } from "./slot.ts";
@@ -71,7 +71,9 @@ export function breakKey(lockspace: Lockspace, key: string, holders: readonly No
       failpoint("break.file-replaced");
     }
     failpoint("break.replaced");
-    for (const { host, guest } of holders) removeIfPresent(notePath(lockspace, key, host.id, guest.uuid));
+    for (const { host, guest } of holders) {
+      for (const side of ["own", "incoming"] as const) removeNote(lockspace, key, host.id, guest.uuid, side);
+    }
   } finally {
     for (const file of made.reverse()) file.close();
   }

@@ -98,6 +98,11 @@ export function parseTicket(text: string, origin: string): MigrationTicket {
 function readTicket(value: unknown): MigrationTicket {
   const fields = new JsonFields(value);
   if (fields.count("version") !== TICKET_VERSION) throw new WrongShape("its version is not known here");
+  return readTicketFields(fields);
+}
+
+/** A ticket, whatever version it is said to have. @throws {WrongShape} naming the first field that is not as it should be */
+export function readTicketFields(fields: JsonFields): MigrationTicket {
   const [guest, source] = [fields.object("guest"), fields.object("source")];
   const secret = fields.text("secret");
   if (!/^[0-9a-f]{64}$/.test(secret)) throw new WrongShape("its secret is not 64 hexadecimal digits");

@@ -3,46 +3,61 @@ import { fileError } from "../errors.ts";
 import { identity } from "../identity/key.ts";
 import { leaseIdentity } from "../identity/resource.ts";
 import { closeFile, eachEntry, openForReading } from "../libc/proc_files.ts";
+import type { Migration } from "../driver/migration.ts";
 import { lifeOf } from "../process/process_identity.ts";
-import { type HolderNote, type NotedResource, readNoteOf, readNotes } from "./holder_note.ts";
+import {
+  type HolderNote,
+  type NotedResource,
+  type NoteSide,
+  readNoteOf,
+  readNotes,
+  sideOfNote,
+} from "./holder_note.ts";
 import type { Lockspace } from "./lockspace.ts";
-import { notesOfThisLife } from "./notes_of_life.ts";
+import { livesInNotes } from "./notes_of_life.ts";
 import { type PausedGuest, readPausedNote } from "./paused_note.ts";
 
 /** Notes of one guest by the keys that they lie beside. */
 type NotesByKey = Map<string, HolderNote>;
+
+/** All notes of one guest: its own, and those of the same guest as it comes in by a migration. */
+type NotesBySide = Record<NoteSide, NotesByKey>;
 
 /**
  * The guests of a host that left notes beside some keys. What a guest released has no notes any more, although the
  * notes of what it took together with that still name it.
  */
 export function notedGuests(lockspace: Lockspace, keys: readonly string[], hostId: string): NotedGuest[] {
-  const guests = new Map<string, NotesByKey>();
+  const guests = new Map<string, NotesBySide>();
   for (const key of keys) {
     for (const file of readNotes(lockspace, key)) {
       if (file.kind === "damaged" || file.note.host.id !== hostId) continue;
       const { uuid } = file.note.guest;
-      guests.set(uuid, (guests.get(uuid) ?? new Map()).set(key, file.note));
+      const notes = guests.get(uuid) ?? { own: new Map(), incoming: new Map() };
+      notes[sideOfNote(file.note)].set(key, file.note);
+      guests.set(uuid, notes);
     }
   }
   addFurtherNotes(lockspace, hostId, guests);
-  return [...guests].map(([uuid, notes]) => {
+  return [...guests].flatMap(([uuid, notes]) => {
     const lease = identity(leaseIdentity("guest", uuid)).key;
-    return guestOf(lockspace, notesOfThisLife(notes, lease, lifeOf), hostId);
+    return livesInNotes(notes, lease, lifeOf).map((own) => guestOf(lockspace, own, hostId));
   });
 }
 
 /** Notes of the same guests beside other keys: what they have lost the lock on is among them. One pass over all keys. */
-function addFurtherNotes(lockspace: Lockspace, hostId: string, guests: Map<string, NotesByKey>): void {
+function addFurtherNotes(lockspace: Lockspace, hostId: string, guests: Map<string, NotesBySide>): void {
   if (guests.size === 0) return;
   for (const directory of namesIn(lockspace.path)) {
     const key = /^([0-9a-f]{64})\.d$/.exec(directory)?.[1];
     if (key === undefined) continue;
     for (const name of namesIn(`${lockspace.path}/${directory}`)) {
-      const uuid = name.startsWith(`${hostId}.`) && name.endsWith(".json") ? name.slice(-41, -5) : "";
-      const notes = guests.get(uuid);
+      const own = name.startsWith(`${hostId}.`) ? name.slice(hostId.length + 1) : "";
+      const [, uuid = "", incoming] = /^([0-9a-f-]{36})(\.incoming)?\.json$/.exec(own) ?? [];
+      const side: NoteSide = incoming === undefined ? "own" : "incoming";
+      const notes = guests.get(uuid)?.[side];
       if (notes === undefined || notes.has(key)) continue;
-      const note = readNoteOf(lockspace, key, { hostId, uuid });
+      const note = readNoteOf(lockspace, key, { hostId, uuid, side });
       if (note !== undefined) notes.set(key, note);
     }
   }
@@ -99,7 +114,20 @@ function guestOf(lockspace: Lockspace, notes: NotesByKey, hostId: string): Noted
     withoutNotes: all.filter((resource) => !isNoted(resource)).map(({ type, name }) => ({ type, name })),
     givenUp,
     ...(grants.length === 0 ? {} : { grants: grants satisfies GrantedKey[] }),
+    ...migrationIn(notes, lease),
   };
+}
+
+/**
+ * The migration that a guest is on by its notes. One that is beside some keys only was cut off at its beginning or at its
+ * end, and is completed or cancelled once more. Notes do not learn that the guest was let go at its destination: nothing
+ * but the record tells that it never ran there.
+ */
+function migrationIn(notes: NotesByKey, lease: string): { migration?: Migration } {
+  const told = [notes.get(lease), ...notes.values()].flatMap((note) => note?.migration ?? []);
+  const migration = told.find(({ role }) => role === "in") ?? told[0];
+  if (migration?.role !== "out") return migration === undefined ? {} : { migration };
+  return { migration: { ...migration, incomingGuest: "unwatched" } };
 }
 
 /** What the guest has given up, if that was this start of it. */

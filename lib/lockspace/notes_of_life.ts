@@ -1,5 +1,28 @@
 import { isSameProcess, type Life, type ProcessIdentity } from "../process/process_identity.ts";
-import type { HolderNote } from "./holder_note.ts";
+import type { HolderNote, NoteSide } from "./holder_note.ts";
+
+type LifeOf = (process: ProcessIdentity) => Life;
+
+/**
+ * The lives of a guest that its notes tell of: mostly one; two while it migrates within its host, in the order in which
+ * records are kept. A destination that was cut off while it took the place of the source has notes of both sides, and is
+ * one guest that comes in still.
+ */
+export function livesInNotes(
+  { own, incoming }: Record<NoteSide, ReadonlyMap<string, HolderNote>>,
+  leaseKey: string,
+  lifeOf: LifeOf,
+): Map<string, HolderNote>[] {
+  const [here, coming] = [own, incoming].map((notes) => notesOfThisLife(notes, leaseKey, lifeOf));
+  const [first] = here!.values();
+  const [newcomer] = coming!.values();
+  if (newcomer === undefined) return [here!];
+  if (first === undefined) return [coming!];
+  if (isSameProcess(first.process, newcomer.process)) return [new Map([...coming!, ...here!])];
+  // Beside disks that are shared, notes of an earlier life of the guest may be left.
+  const hasEnded = [...here!.values()].every(({ process }) => lifeOf(process) === "dead");
+  return hasEnded ? [coming!] : [here!, coming!];
+}
 
 /**
  * The notes of a guest, by the keys that they lie beside, without those of an earlier life of it: what it had then and
@@ -10,7 +33,7 @@ import type { HolderNote } from "./holder_note.ts";
 export function notesOfThisLife(
   notes: ReadonlyMap<string, HolderNote>,
   leaseKey: string,
-  lifeOf: (process: ProcessIdentity) => Life,
+  lifeOf: LifeOf,
 ): Map<string, HolderNote> {
   const start = notes.get(leaseKey) ?? [...notes.values()].find(({ process }) => lifeOf(process) === "alive");
   if (start === undefined) return new Map(notes);

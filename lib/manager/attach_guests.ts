@@ -5,14 +5,15 @@ import { commandLine, type Life, lifeOf } from "../process/process_identity.ts";
 import {
   followFork,
   incomingHeirs,
+  isRecordOf,
   recordFromNotes,
-  unrecordedKeys,
+  unrecordedLocks,
   type Whereabouts,
   whereabouts,
 } from "./attach_plan.ts";
 import type { GuestRecord, RecordedResource } from "./guest_record.ts";
-import type { GuestStore, RecordEntry } from "./guest_store.ts";
-import { HeldLocks, isAsRecorded, provenBy } from "./held_locks.ts";
+import { type GuestStore, RECORD_SIDES, type RecordEntry } from "./guest_store.ts";
+import { HeldLocks, isAsRecorded, keysIn, provenBy } from "./held_locks.ts";
 import { claimsOf, lostResources } from "./lost_locks.ts";
 import { type GuestUnderRepair, mendGuest, type MendingContext } from "./mend_guest.ts";
 import type { Obstacle } from "./obstacle.ts";
@@ -115,6 +116,8 @@ function findGuests(
       const kind = isAsRecorded(record, seen) ? "well" : "recorded";
       return [{ ...mending, uuid, name, kind, record }];
     }
+    // The record leads to what the migration has left beside its keys, until that is brought to its end.
+    if (record.migration !== undefined) return [{ ...mending, uuid, name, kind: "recorded", record }];
     // One question for all guests that have ended: mostly none of them has left its lease to a child.
     const isFree = isDead(record) && leases() === false;
     if (isFree || find(record.carriers[0], record, mending).kind === "gone") {
@@ -124,9 +127,8 @@ function findGuests(
     }
     return [{ ...mending, uuid, name, kind: "recorded", record }];
   });
-  const known = new Set(records.map(({ uuid }) => uuid));
-  const noted = driver.notedGuests(unrecordedKeys(seen.holdings, records))
-    .filter(({ guest }) => !known.has(guest.uuid))
+  const noted = driver.notedGuests([...new Set(unrecordedLocks(seen.holdings, records).flatMap(keysIn))])
+    .filter((each) => !records.some((record) => isRecordOf(record, each)))
     .filter((each) => ["same", "forked"].includes(find(each.process, each, mending).kind))
     .map((each): Finding => ({
       ...mending,
@@ -196,7 +198,7 @@ function followGuest(finding: Extract<Finding, { kind: "recorded" }>): GuestUnde
   const where = find(record.carriers[0], record, finding);
   switch (where.kind) {
     case "gone":
-      store.remove(record);
+      if (record.migration === undefined) store.remove(record);
       return undefined;
     case "hidden":
       return found(record, [], [
@@ -223,8 +225,11 @@ type NotedFinding = Extract<Finding, { kind: "noted" }>;
 
 function restoreRecord(context: AttachContext, finding: NotedFinding): GuestUnderRepair | undefined {
   const { store, noted } = finding;
-  const entry = store.read(noted.guest.uuid);
-  if (entry?.kind === "record") return found(entry.record); // it has started meanwhile, or was made again
+  for (const side of RECORD_SIDES) {
+    const entry = store.read(noted.guest.uuid, side);
+    // It has started meanwhile, or was made again.
+    if (entry?.kind === "record" && isRecordOf(entry.record, noted)) return found(entry.record);
+  }
   const record = makeRecord(context, finding);
   failpoint("attach.restoring");
   store.claim(record);

@@ -1,5 +1,6 @@
 import type { CarriedLock, Carrier, Holding, Known, NotedGuest } from "../driver/contract.ts";
-import type { Life, ProcessIdentity } from "../process/process_identity.ts";
+import type { Slot } from "../lockspace/slot.ts";
+import { isSameProcess, type Life, type ProcessIdentity } from "../process/process_identity.ts";
 import { type GuestRecord, stateOfMigration } from "./guest_record.ts";
 import { keysIn, slotsOf, wholeKeys } from "./held_locks.ts";
 import { verdictOnRecord } from "./guest_view.ts";
@@ -84,8 +85,12 @@ export function recordFromNotes(
   },
 ): GuestRecord {
   const keys = new Set([...noted.leaseKeys, ...noted.resources.flatMap((resource) => resource.keys)]);
-  const only = (locks: readonly CarriedLock[]) => locks.filter(({ key }) => keys.has(key));
   const own = holdings.find(({ process: { pid } }) => pid === process.pid);
+  const side = sideOfMigration(noted, own);
+  const only = (locks: readonly CarriedLock[]) =>
+    locks.filter(({ key }) => keys.has(key)).flatMap((lock) =>
+      side === undefined ? [lock] : halfOf(lock, side)
+    );
   const holders = holdings.filter((each) => isHolderOf(process.pid, each) && only(each.locks).length > 0);
   const carriers: Carrier[] = holders.map((holder) => ({
     ...holder.process,
@@ -115,13 +120,51 @@ export function recordFromNotes(
   };
 }
 
+/**
+ * The only slot that a guest on its way is to be believed to hold; undefined where it is believed what is seen. What leaves
+ * claims none that it may have offered; of what comes in, where nothing but open files is seen, one slot is open and no more.
+ */
+function sideOfMigration({ migration }: NotedGuest, own: Holding | undefined): Slot | undefined {
+  if (migration?.role === "out") return "a";
+  return migration?.role === "in" && own?.proof === "open" ? "b" : undefined;
+}
+
+function halfOf({ key, slots }: CarriedLock, slot: Slot): CarriedLock[] {
+  const descriptor = slots[slot];
+  return descriptor === undefined ? [] : [{ key, slots: { [slot]: descriptor } }];
+}
+
 /** Whether a process is a holder beside a guest's process, and not beside another guest that shares a disk with it. */
 export function isHolderOf(guestPid: number, holding: Holding): boolean {
   return holding.kind === "holder" && holding.guestPid === guestPid;
 }
 
-/** Keys that the kernel shows as held and that no record speaks of. */
-export function unrecordedKeys(holdings: readonly Holding[], records: readonly GuestRecord[]): string[] {
-  const known = new Set(records.flatMap(({ carriers }) => carriers.flatMap(keysIn)));
-  return [...new Set(holdings.flatMap(keysIn))].filter((key) => !known.has(key));
+/**
+ * Locks that the kernel shows and that no record speaks of. What a record of a guest on its way speaks of is known of that
+ * guest's processes alone: the other side may be a process of this host too, with the other slots of the same keys.
+ */
+export function unrecordedLocks(holdings: readonly Holding[], records: readonly GuestRecord[]): Holding[] {
+  const resting = records.filter(({ migration }) => migration === undefined);
+  const known = new Set(resting.flatMap(({ carriers }) => carriers.flatMap(keysIn)));
+  const moving = records.filter(({ migration }) => migration !== undefined);
+  const carried = new Set(
+    moving.flatMap(({ carriers }) =>
+      carriers.flatMap((carrier) => keysIn(carrier).map((key) => `${carrier.pid} ${key}`))
+    ),
+  );
+  return holdings.flatMap((holding) => {
+    const locks = holding.locks.filter(({ key }) =>
+      !known.has(key) && !carried.has(`${holding.process.pid} ${key}`)
+    );
+    return locks.length === 0 ? [] : [{ ...holding, locks }];
+  });
+}
+
+/** Whether a record is that of a guest that notes tell of: of the same side of a migration, or of the same process. */
+export function isRecordOf(
+  { uuid, migration, carriers: [own] }: Pick<GuestRecord, "uuid" | "migration" | "carriers">,
+  noted: Pick<NotedGuest, "guest" | "process" | "migration">,
+): boolean {
+  if (uuid !== noted.guest.uuid) return false;
+  return (migration?.role === "in") === (noted.migration?.role === "in") || isSameProcess(own, noted.process);
 }

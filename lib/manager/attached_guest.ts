@@ -3,7 +3,7 @@ import { failpoint } from "../failpoint.ts";
 import { lifeOf } from "../process/process_identity.ts";
 import { attachGuests } from "./attach_guests.ts";
 import type { Driver } from "../driver/contract.ts";
-import type { AttachedContext } from "./attached_record.ts";
+import { type AttachedContext, runningGuest } from "./attached_record.ts";
 import { findGuestIfKnown, findLivingGuest } from "./find_guest.ts";
 import type { GuestRecord } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
@@ -72,6 +72,7 @@ export async function endGuest(
   failpoint("stop.ended");
   const held = await proveReleased(record, keysOfGuest(record), { store, driver });
   failpoint("stop.proved");
+  if (record.migration !== undefined) await driver?.leave(runningGuest(record), record.migration);
   store.remove(record);
   return held;
 }

@@ -89,7 +89,7 @@ function definitionFault(definition: unknown): string | undefined {
   }
   if (typeof create !== "function") return `"create" is not a function`;
   if (!isObject(capabilities)) return `"capabilities" is not an object`;
-  const { resources, migration } = capabilities;
+  const { resources } = capabilities;
   if (!Array.isArray(resources) || resources.some((type) => type !== "disk" && type !== "lease")) {
     return `capability "resources" is not a list of "disk" and "lease"`;
   }
@@ -99,7 +99,7 @@ function definitionFault(definition: unknown): string | undefined {
   if (capabilities.hotplug === true && resources.length === 0) {
     return `it declares "hotplug" and no resources`;
   }
-  return migration === true ? `it declares "migration", which this version does not carry out` : undefined;
+  return undefined;
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

@@ -1,6 +1,8 @@
 import type { DriverDefinition, LockWatch, PartialDriver } from "../driver/contract.ts";
 import { errnoOf, fileError, isErrorCode, LockvisorError } from "../errors.ts";
-import { JsonFields, WrongShape } from "../files/json_shape.ts";
+import { isCount, JsonFields, WrongShape } from "../files/json_shape.ts";
+import { readGrants } from "../lockspace/granted_key.ts";
+import { readTicketFields } from "../lockspace/migration_ticket.ts";
 import { readCarrier, readKey, readLock } from "./guest_record.ts";
 
 /**
@@ -86,14 +88,20 @@ function checked(path: string, method: string, result: unknown): unknown {
 
 /** By method: throws {@linkcode WrongShape} for an outcome that cannot be used. */
 const CHECKS: Record<string, (outcome: JsonFields) => void> = {
-  acquire: (outcome) => {
-    if (isRefused(outcome)) return;
-    const hold = new JsonFields(
-      outcome.get("hold", isHold, `an object with a method "giveBack"`),
-      "the hold",
-    );
-    hold.list("locks", readLock);
-    hold.list("leaseKeys", readKey);
+  acquire: (outcome) => void readHold(outcome),
+  acquireIncoming: (outcome) => {
+    const hold = readHold(outcome);
+    if (hold?.get("unlocked", (_value): _value is unknown => true, "") === undefined) return;
+    hold.list("unlocked", readDescriptor);
+  },
+  makeTicket: (outcome) => void readTicketFields(outcome),
+  takeOver: (outcome) => readHalves(outcome, { had: "taken", otherwise: "waiting" }),
+  withdraw: (outcome) => {
+    if (outcome.text("outcome") !== "declined") readHalves(outcome, { had: "withdrawn", otherwise: "taken" });
+  },
+  otherSide: (outcome) => {
+    outcome.get("held", (held) => held === null || typeof held === "boolean", "true, false or null");
+    outcome.list("holders", readHolder);
   },
   adopt: (outcome) => {
     if (isRefused(outcome)) return;
@@ -110,6 +118,38 @@ const CHECKS: Record<string, (outcome: JsonFields) => void> = {
   doubts: (outcome) => outcome.list("list", readDoubt),
   confirm: (outcome) => outcome.list("list", readDoubt),
 };
+
+/** The hold of an outcome that grants something. */
+function readHold(outcome: JsonFields): JsonFields | undefined {
+  if (isRefused(outcome)) return undefined;
+  const hold = new JsonFields(outcome.get("hold", isHold, `an object with a method "giveBack"`), "the hold");
+  hold.list("locks", readLock);
+  hold.list("leaseKeys", readKey);
+  return hold;
+}
+
+function readDescriptor(value: unknown): void {
+  if (!isCount(value)) throw new WrongShape("an unlocked descriptor is not a number");
+}
+
+/** What asking for the other side's half of the locks gave: all of it, or that somebody has it, or that it is lost. */
+function readHalves(outcome: JsonFields, { had, otherwise }: { had: string; otherwise: string }): void {
+  const kind = outcome.text("outcome");
+  if (![had, otherwise, "lost"].includes(kind)) {
+    throw new WrongShape(`field "outcome" of it is not ${had}, ${otherwise} or lost`);
+  }
+  if (kind === had) {
+    outcome.list("carriers", readCarrier);
+    readGrants(outcome);
+  } else {
+    readKey(outcome.text("key"));
+    if (kind === otherwise) outcome.list("holders", readHolder);
+  }
+}
+
+function readHolder(value: unknown): void {
+  new JsonFields(value, "a holder").optionalText("name");
+}
 
 /** What gives a list and no object. */
 const LISTING: ReadonlySet<string> = new Set(["doubts", "confirm"]);
@@ -133,7 +173,7 @@ function isRefused(outcome: JsonFields): boolean {
   const resource = refusal.object("resource");
   resource.text("type");
   resource.text("name");
-  refusal.list("holders", (holder) => new JsonFields(holder, "a holder").optionalText("name"));
+  refusal.list("holders", readHolder);
   return true;
 }
 

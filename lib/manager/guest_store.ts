@@ -1,6 +1,6 @@
-import { fileError, LockvisorError } from "../errors.ts";
+import { fileError } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
-import { flockError, isStillNamed, openLockFile } from "../files/lock_file.ts";
+import { isStillNamed } from "../files/lock_file.ts";
 import { directoryStatus, refuseUnsafeDirectory } from "../files/own_directory.ts";
 import { removeIfPresent, writeThenRename } from "../files/atomic_write.ts";
 import { WrongShape } from "../files/json_shape.ts";
@@ -10,6 +10,8 @@ import { uuidOfName } from "../identity/key.ts";
 import { lifeOf } from "../process/process_identity.ts";
 import { AbsentGuest } from "./absent_guest.ts";
 import { formatGuestRecord, type GuestRecord, parseGuestRecord } from "./guest_record.ts";
+import { lockForChange, lockOneGuest, openOwnLock } from "./record_locks.ts";
+import { isSameMigration, isSameStart, refuseRival } from "./record_rivals.ts";
 
 /** What stands in a record's file. */
 export type RecordEntry =
@@ -22,7 +24,8 @@ export type RecordEntry =
  */
 export type RecordSide = "own" | "incoming";
 
-const SIDES: readonly RecordSide[] = ["own", "incoming"];
+/** Both, in the order in which they are looked for. */
+export const RECORD_SIDES: readonly RecordSide[] = ["own", "incoming"];
 
 /** The records of this host's guests, `<runtime>/guests/<uuid>.json`. */
 export class GuestStore {
@@ -110,7 +113,7 @@ export class GuestStore {
 
   /** Which of the two records is of this start of a guest; undefined when neither is. */
   #sideOf(record: Pick<GuestRecord, "uuid" | "carriers">): RecordSide | undefined {
-    return SIDES.find((side) => {
+    return RECORD_SIDES.find((side) => {
       const entry = this.read(record.uuid, side);
       return entry?.kind === "record" && isSameStart(entry.record, record);
     });
@@ -138,12 +141,22 @@ export class GuestStore {
 
   /** A guest that comes in where it leaves from lives twice for a while. @throws {LockvisorError} `locked` */
   #sideToClaim(record: GuestRecord): RecordSide {
-    if (record.migration?.role !== "in") return "own";
+    if (record.migration?.role !== "in") {
+      this.#makePlace(record);
+      return "own";
+    }
     const own = this.read(record.uuid);
     if (own?.kind !== "record" || lifeOf(own.record.carriers[0]) === "dead") return "own";
     const other = this.read(record.uuid, "incoming");
     if (other?.kind === "record") refuseRival(other.record, record);
     return "incoming";
+  }
+
+  /** The record of a guest that leaves was lost, and is made again beside that of the same guest as it comes in. */
+  #makePlace(record: GuestRecord): void {
+    const own = this.read(record.uuid);
+    if (own?.kind !== "record" || !isSameMigration(record, own.record)) return;
+    Deno.renameSync(this.fileOf(record.uuid), this.fileOf(record.uuid, "incoming"));
   }
 
   /**
@@ -179,32 +192,14 @@ export class GuestStore {
    */
   async withGuest<Result>(uuid: string, operation: () => Promise<Result>): Promise<Result> {
     const path = `${this.directory}/${uuid}.lock`;
-    const file = await this.#lockFile(path);
+    const file = await lockOneGuest(path);
     try {
       return await operation();
     } finally {
-      const hasRecord = SIDES.some((side) => isPresent(this.fileOf(uuid, side)));
+      const hasRecord = RECORD_SIDES.some((side) => isPresent(this.fileOf(uuid, side)));
       if (!hasRecord && isStillNamed(path, file)) removeIfPresent(path);
       file.close();
     }
-  }
-
-  /** The file is removed with its guest's record: a lock counts only on the file that the name leads to. */
-  async #lockFile(path: string): Promise<Deno.FsFile> {
-    for (let round = 0; round < MOST_ROUNDS; round++) {
-      const file = openOwnLock(path);
-      let isOurs = false;
-      try {
-        await file.lock(true);
-        isOurs = isStillNamed(path, file);
-      } catch (error) {
-        throw flockError(error, { path, holder: `${path}: the runtime directory` });
-      } finally {
-        if (!isOurs) file.close();
-      }
-      if (isOurs) return file;
-    }
-    throw new LockvisorError("io", `lock file ${path} is exchanged again and again; who else works there?`);
   }
 
   /** Takes a guest's record away if it still is the one of this process. */
@@ -212,18 +207,17 @@ export class GuestStore {
     this.#exclusively(() => {
       const side = this.#sideOf(record);
       if (side === undefined) return;
-      if (side === "incoming" || isPresent(this.fileOf(record.uuid, "incoming"))) {
-        // What is beside the records is the other's as well.
-        failpoint("record.leaving");
-        removeIfPresent(this.fileOf(record.uuid, side));
-        return this.#promote(record.uuid);
-      }
+      // What is beside the records is the other side's as well.
+      const isOnly = side === "own" && !isPresent(this.fileOf(record.uuid, "incoming"));
       // The record last: as long as it is there, whoever was cut off is followed by somebody who removes the rest.
-      const byName = uuidOfName(record.name);
-      if (this.#aliased(byName) === record.uuid) removeIfPresent(this.#aliasFile(byName));
-      removeIfPresent(`${this.directory}/${record.uuid}.lock`);
+      if (isOnly) {
+        const byName = uuidOfName(record.name);
+        if (this.#aliased(byName) === record.uuid) removeIfPresent(this.#aliasFile(byName));
+        removeIfPresent(`${this.directory}/${record.uuid}.lock`);
+      }
       failpoint("record.leaving");
-      removeIfPresent(this.fileOf(record.uuid));
+      removeIfPresent(this.fileOf(record.uuid, side));
+      if (!isOnly) this.#promote(record.uuid);
     });
   }
 
@@ -277,49 +271,4 @@ function makeDirectory(path: string): Deno.FileInfo {
   } catch (error) {
     throw fileError(`create the runtime directory ${path}`, error);
   }
-}
-
-/** Rounds in which a lock file may be exchanged under us before we suspect something. */
-const MOST_ROUNDS = 100;
-
-/** A lock file of the records, checked and open. @throws {LockvisorError} `data` or `permission` */
-function openOwnLock(path: string): Deno.FsFile {
-  for (let round = 0; round < MOST_ROUNDS; round++) {
-    const file = openLockFile(path);
-    if (file !== "vanished") return file;
-  }
-  throw new LockvisorError("io", `lock file ${path} is exchanged again and again; who else works there?`);
-}
-
-function lockForChange(file: Deno.FsFile, path: string): void {
-  try {
-    file.lockSync(true);
-  } catch (error) {
-    throw flockError(error, { path, holder: `${path}: the runtime directory` });
-  }
-}
-
-function isSameStart(one: Pick<GuestRecord, "carriers">, other: Pick<GuestRecord, "carriers">): boolean {
-  const [a, b] = [one.carriers[0], other.carriers[0]];
-  return a.pid === b.pid && a.startTime === b.startTime && a.bootId === b.bootId;
-}
-
-/** The two sides of one migration, within one host. */
-function isSameMigration(rival: GuestRecord, record: GuestRecord): boolean {
-  return rival.uuid === record.uuid && rival.migration?.role === "out" && record.migration?.role === "in" &&
-    rival.migration.ticketHash === record.migration.ticketHash;
-}
-
-function refuseRival(rival: GuestRecord, record: GuestRecord): void {
-  const [carrier] = rival.carriers;
-  const clash = rival.uuid === record.uuid ? `guest ${rival.uuid}` : `a guest named "${record.name}"`;
-  if (rival.uuid !== record.uuid && rival.name !== record.name) return;
-  if (isSameStart(rival, record) || lifeOf(carrier) === "dead") return;
-  if (isSameMigration(rival, record)) return;
-  const text = rival.uuid === record.uuid
-    ? `${clash} is running already as "${rival.name}" (pid ${carrier.pid}, since ${rival.since})`
-    : `${clash} is running already (uuid ${rival.uuid}, pid ${carrier.pid}, since ${rival.since}); names are unique on a host`;
-  throw new LockvisorError("locked", text, {
-    details: { holder: { uuid: rival.uuid, name: rival.name, pid: carrier.pid, since: rival.since } },
-  });
 }

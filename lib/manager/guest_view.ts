@@ -1,5 +1,6 @@
 import type { Access } from "../access.ts";
 import type { Driver, Known, LockEvidence, ResourceType } from "../driver/contract.ts";
+import type { Migration } from "../driver/migration.ts";
 import { LockvisorError } from "../errors.ts";
 import type { Life } from "../process/process_identity.ts";
 import { lifeOf } from "../process/process_identity.ts";
@@ -27,6 +28,8 @@ export interface GuestView {
 export interface ObservedGuest {
   view: GuestView;
   locks: { held: number; unknown: number; lost: number; total: number };
+  /** It is on its way to or from another host, or was when it ended. */
+  migration?: Migration | undefined;
 }
 
 /** All guests that live, and what could not be read. */
@@ -79,7 +82,10 @@ export function observeHost(
   const evidence = evidenceOf(kept.map(({ record }) => record), driverOf, faults);
   const guests = kept.map(({ record, state }): ObservedGuest => {
     const shown = evidence.get(record)!;
-    return { view: viewOf(record, shown, state), locks: countLocks(record, shown) };
+    const locks = countLocks(record, shown);
+    // A guest that has ended has lost nothing; its record may still lead to what a migration has left.
+    const settled = state === "stopped" ? { ...locks, lost: 0 } : locks;
+    return { view: viewOf(record, shown, state), locks: settled, migration: record.migration };
   });
   return { guests, damaged, ...(faults[0] === undefined ? {} : { fault: faults[0] }) };
 }
@@ -90,8 +96,8 @@ function leaseHeldBy(
   driverOf: (plugin: string) => Driver | undefined,
   faults: LockvisorError[],
 ): Known {
-  // Of a guest that leaves, whoever has the lease is the other side; one that comes in may have forked.
-  if (migration !== undefined) return migration.role === "out" ? false : null;
+  // Whoever has the lease may be the other side; and what this side has left beside its keys is still to be taken away.
+  if (migration !== undefined) return null;
   return answerOf(() => driverOf(plugin)?.isHeld(leaseKeys) ?? null, faults)?.answer ?? null;
 }
 

@@ -46,9 +46,10 @@ export function resolveForTicket(
       (each.name === name || each.identities.some(({ key }) => keys.includes(key)))
     );
     if (index >= 0) return left.splice(index, 1)[0]!;
+    const here = left.map((each) => `${each.type} ${each.name} (${each.access})`).join(", ") || "nothing";
     throw new LockvisorError(
       "data",
-      `${type} ${name} (${access}) moves with guest "${ticket.guest.name}", and nothing that is registered here is the same`,
+      `${type} ${name} (${access}) moves with guest "${ticket.guest.name}" and is not the same as ${here} here; it must be on storage that both hosts share: a network filesystem, or a directory that both declare as [[storage]] with the same id`,
     );
   });
   const [strange] = left;

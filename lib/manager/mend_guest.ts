@@ -9,7 +9,7 @@ import { type GuestRecord, withGrants } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
 import { HeldLocks, keysIn, knownKeys, otherwiseHeld, slotsOf, wantedKeys, wholeKeys } from "./held_locks.ts";
 import { claimsOf, lostResources, unheldKeys } from "./lost_locks.ts";
-import { migrationText } from "./migration_plan.ts";
+import { migrationNotice } from "./migration_plan.ts";
 import { type Obstacle, obstacleOf } from "./obstacle.ts";
 import { finishPausing, finishResuming, giveUpLocks } from "./pause_guest.ts";
 
@@ -39,7 +39,7 @@ export async function mendGuest(context: MendingContext, guest: GuestUnderRepair
   if (migration !== undefined) {
     return {
       ...guest,
-      warnings: [...guest.warnings, `${migrationText(migration)}; see: lockvisor migrate status`],
+      warnings: [...guest.warnings, migrationNotice(migration)],
     };
   }
   let mended = guest;

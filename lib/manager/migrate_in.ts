@@ -54,7 +54,8 @@ export type ArrivalOutcome =
 
 /** A slot that nobody who is known has is tried again for so long, in milliseconds: a start that is refused has it for an instant. */
 const PATIENCE_MS = 1000;
-const PAUSE_MS = 20;
+/** Between two tries, in milliseconds; longer when it takes its time. */
+const PAUSE_MS = { first: 20, later: 200 };
 
 /**
  * The guest has come: takes the slots that the source has had. While the source has them, the guest runs on one slot of each
@@ -63,40 +64,47 @@ const PAUSE_MS = 20;
  * @throws {LockvisorError} `locked` while QEMU waits for the guest, `data` when its process has ended
  */
 export async function completeIn(
-  { store, driver }: AttachedContext,
+  context: AttachedContext,
   guest: GuestRecord,
   { waitMs }: { waitMs: number },
 ): Promise<ArrivalOutcome> {
-  return await store.withGuest(guest.uuid, async () => {
-    const record = incoming(store, guest);
-    const view = await lookAtQemu(record);
-    const judged = judgeCompleteIn(view);
-    if (judged.action === "refuse") throw notHere(record, judged.why);
-    const begun = performance.now();
-    while (true) {
-      const result = await driver.takeOver(runningGuest(record), record.migration);
-      if (result.outcome === "taken") {
-        const [first, ...others] = result.carriers;
-        failpoint("migrate-complete.recorded");
-        const settledRecord = store.update(record, (current) => {
-          const { migration: _, ...rest } = settled(current, stateOf(view));
-          return {
-            ...rest,
-            carriers: [first ?? current.carriers[0], ...others],
-            grants: withGrants(current.grants, result.grants),
-          };
-        });
-        return { outcome: "complete", record: settledRecord };
-      }
-      if (result.outcome === "lost") throw lostLockFile(record, result.key);
-      const passed = performance.now() - begun;
-      const isKnown = result.holders.some(({ name }) => name !== null);
-      if (passed >= (isKnown ? waitMs : Math.max(waitMs, PATIENCE_MS))) {
-        return { outcome: "waiting", record: noteArrival(store, record, view), holders: result.holders };
-      }
-      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
-    }
+  const begun = performance.now();
+  while (true) {
+    // Not held while we wait: within one host the source, which we wait for, is the same guest.
+    const arrival = await context.store.withGuest(guest.uuid, () => tryToComplete(context, guest));
+    if (arrival.outcome === "complete") return arrival;
+    const passed = performance.now() - begun;
+    const isKnown = arrival.holders.some(({ name }) => name !== null);
+    if (passed >= (isKnown ? waitMs : Math.max(waitMs, PATIENCE_MS))) return arrival;
+    const pauseMs = passed < PATIENCE_MS ? PAUSE_MS.first : PAUSE_MS.later;
+    await new Promise((resolve) => setTimeout(resolve, pauseMs));
+  }
+}
+
+async function tryToComplete(
+  { store, driver }: AttachedContext,
+  guest: GuestRecord,
+): Promise<ArrivalOutcome> {
+  const record = incoming(store, guest);
+  const view = await lookAtQemu(record);
+  const judged = judgeCompleteIn(view);
+  if (judged.action === "refuse") throw notHere(record, judged.why);
+  const result = await driver.takeOver(runningGuest(record), record.migration);
+  if (result.outcome === "lost") throw lostLockFile(record, result.key);
+  if (result.outcome === "waiting") {
+    return { outcome: "waiting", record: noteArrival(store, record, view), holders: result.holders };
+  }
+  const [first, ...others] = result.carriers;
+  failpoint("migrate-complete.recorded");
+  const settledRecord = store.update(record, (current) => {
+    const { migration: _, ...rest } = settled(current, stateOf(view));
+    return {
+      ...rest,
+      carriers: [first ?? current.carriers[0], ...others],
+      grants: withGrants(current.grants, result.grants),
+    };
   });
+  return { outcome: "complete", record: settledRecord };
 }
 
 function stateOf(view: QemuView): "running" | "paused" {
@@ -104,8 +112,10 @@ function stateOf(view: QemuView): "running" | "paused" {
 }
 
 function noteArrival(store: AttachedContext["store"], record: IncomingRecord, view: QemuView): GuestRecord {
+  const state = stateOf(view);
+  if (record.migration.arrived && record.state === state) return record;
   const migration: IncomingMigration = { ...record.migration, arrived: true };
-  return store.update(record, (current) => ({ ...current, state: stateOf(view), migration }));
+  return store.update(record, (current) => ({ ...current, state, migration }));
 }
 
 function incoming(store: AttachedContext["store"], guest: GuestRecord): IncomingRecord {

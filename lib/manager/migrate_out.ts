@@ -30,7 +30,7 @@ export type OutgoingRecord = GuestRecord & { migration: OutgoingMigration };
  * come in already
  */
 export async function prepareGuest(
-  { store, driver }: AttachedContext,
+  { store, driver, plugin }: AttachedContext,
   guest: GuestRecord,
   { uri, lifetimeMs, incomingGuest, scope }: Destination & { scope: ResourceScope },
 ): Promise<{ record: GuestRecord; ticket: MigrationTicket }> {
@@ -45,12 +45,14 @@ export async function prepareGuest(
     const resources = record.resources.map(({ type, name, access }) =>
       resolveRegistered("prepareMigrate", { type, name, access }, scope)
     );
-    const ticket = await driver.makeTicket({
+    const made = await driver.makeTicket({
       running: runningGuest(record),
       resources,
       destination: uri,
       lifetimeMs,
     });
+    // What the plugin is loaded by is not the driver's to know.
+    const ticket = { ...made, plugin };
     const migration: OutgoingMigration = {
       role: "out",
       destination: uri,

@@ -102,7 +102,7 @@ async function act(
     case "kill":
       signalGuest(record, "SIGKILL", "kill");
       if (await waitForEnd(record.carriers[0], { timeoutMs: KILL_MS }) !== "ended") throw unkillable(record);
-      store.remove(record);
+      if (record.migration === undefined) store.remove(record);
       return "killed";
   }
 }

@@ -29,7 +29,8 @@ export function supervisorArguments(
       );
       return here === undefined || here.name === name ? [] : [`--map=${name}=${here.name}`];
     });
-    return ["migrate", "in", "--ticket=-", ...maps, ...socket, ...settingArguments(config, runtimeDir), "--"];
+    const settings = settingArguments(config, runtimeDir);
+    return ["migrate", "in", "--ticket=-", `--plugin=${plugin}`, ...maps, ...socket, ...settings, "--"];
   }
   // With "=", since a value may begin with a dash.
   const args = ["run", `--plugin=${plugin}`, `--name=${guest.name}`, `--uuid=${guest.uuid}`];

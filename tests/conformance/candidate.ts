@@ -1,6 +1,7 @@
 import type { DriverDefinition } from "../../lib/driver/contract.ts";
 import { driverNamed } from "../../lib/manager/registry.ts";
 import wholeGuests from "../../docs/examples/whole_guests.js";
+import movingGuests from "../support/moving_guests.js";
 import type { World } from "../support/world.ts";
 
 /** A driver that must conform. */
@@ -33,11 +34,20 @@ export const WHOLE_GUESTS: Candidate = {
   forecasts: "refused",
 };
 
-/** The drivers that are built in, and one that leases whole guests. A new driver must be added here. */
+/** One that leases whole guests and lets them move. */
+export const MOVING_GUESTS: Candidate = {
+  definition: movingGuests as DriverDefinition,
+  install: (world) => installModule(world, new URL("../support/moving_guests.js", import.meta.url).pathname),
+  keepsOut: "guests",
+  forecasts: "refused",
+};
+
+/** The drivers that are built in, and some that lease whole guests. A new driver must be added here. */
 export const CANDIDATES: readonly Candidate[] = [
   builtIn("sync-manager", "resources"),
   builtIn("nop", "nobody"),
   WHOLE_GUESTS,
+  MOVING_GUESTS,
 ];
 
 /** Copies a module to a folder that nobody else may write, wherever the tests are. */

@@ -1,6 +1,8 @@
 import { testAttach } from "./attach.ts";
 import type { Candidate } from "./candidate.ts";
 import { testHotplug } from "./hotplug.ts";
+import { testMigration } from "./migration.ts";
+import { testMigrationOrder } from "./migration_order.ts";
 import { testOrder } from "./order.ts";
 import { testParameters } from "./parameters.ts";
 import { testPause } from "./pause.ts";
@@ -22,4 +24,8 @@ export function testConformance(candidate: Candidate): void {
   testUndeclared(candidate);
   if (candidate.definition.capabilities.hotplug) testHotplug(candidate);
   if (candidate.definition.capabilities.pause) testPause(candidate);
+  if (candidate.definition.capabilities.migration) {
+    testMigrationOrder(candidate);
+    testMigration(candidate);
+  }
 }

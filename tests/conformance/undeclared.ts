@@ -21,6 +21,7 @@ const CALLS_OF: Record<Ability, Record<string, Attempt>> = {
   },
   migration: {
     prepareMigrate: (manager) => manager.call("prepareMigrate", "qemu+ssh://hv2/system"),
+    noteIncomingGuest: (manager) => manager.call("noteIncomingGuest", "let-go"),
     "completeMigrateOut, done": (manager) => manager.call("completeMigrateOut", { cancel: false }),
     "completeMigrateOut, cancelled": (manager) => manager.call("completeMigrateOut", { cancel: true }),
     "completeMigrateIn, done": (manager) => manager.call("completeMigrateIn", { cancel: false }),
