@@ -8,7 +8,7 @@ import { type CompileOutcome, runCompile } from "./plain_compile.ts";
 import { BINARY, DIST, FAILPOINT_BINARY, ROOT } from "./project.ts";
 import { rehearse } from "./recorded_code.ts";
 import { fetchCompiler, fetchRuntime, RUNTIME_VERSION } from "./runtime.ts";
-import { joinStart, recordedBundle, recordingBundle } from "./start_script.ts";
+import { joinLazy, joinStart, recordedBundle, recordingBundle } from "./start_script.ts";
 import { checkMachine, hostTarget, parseTarget, type Target } from "./target.ts";
 
 /** The program's first module. */
@@ -105,7 +105,7 @@ async function compileRehearsed(
   { bundle, output, target }: Compilation,
   scratch: string,
 ): Promise<void> {
-  const joined = await joinStart(bundle, scratch);
+  const joined = await joinLazy(await joinStart(bundle, scratch), "run_qemu", scratch);
   const [recorder, code] = [join(scratch, "recorder"), join(scratch, "code")];
   await compileBy(compiler, { bundle: recordingBundle(joined, code), output: recorder, target });
   await rehearse(recorder);

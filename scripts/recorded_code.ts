@@ -47,5 +47,55 @@ export async function rehearse(program: string): Promise<void> {
   const start = ["run", "--name", "rehearsal", "--disk", disk, "--"];
   await step(0, "init", lockspace);
   await step(0, ...start, "true");
+  const top = writeChain(world);
+  const qemu = join(world, "qemu-system-rehearsal");
+  Deno.symlinkSync(unstartable, qemu);
+  await step(
+    NOT_FOUND,
+    "run",
+    "--",
+    qemu,
+    ...QEMU_OPTIONS,
+    "-drive",
+    `file=${top},format=qcow2,if=none,id=d0`,
+  );
   await step(NOT_FOUND, ...start, unstartable);
+}
+
+/** What QEMU guests are started with as a rule. */
+const QEMU_OPTIONS = [
+  ..."-name rehearsal,debug-threads=on -uuid 8c1a4b5e-2b6b-4c7e-9d65-3b7c5c0b1f2a -M q35 -m 64 -no-user-config"
+    .split(" "),
+  ..."-qmp unix:qmp,server=on,wait=off -chardev socket,id=c,path=c,server=on -mon chardev=c,mode=control"
+    .split(" "),
+  "-blockdev",
+  '{"driver":"raw","node-name":"n0","read-only":true,"file":{"driver":"file","filename":"disk"}}',
+  "-device",
+  '{"driver":"virtio-blk-pci","drive":"n0"}',
+  ..."-device virtio-blk-pci,drive=d0,bootindex=1,share-rw=off".split(" "),
+];
+
+/** Headers of two qcow2 images, one on the other, without the images. @returns the path of the upper one */
+function writeChain(folder: string): string {
+  const base = join(folder, "base");
+  Deno.writeFileSync(base, qcow2Header());
+  const top = join(folder, "top");
+  Deno.writeFileSync(top, qcow2Header("base"));
+  return top;
+}
+
+/** QEMU's docs/interop/qcow2.txt: version 3, a backing file in the format qcow2. */
+function qcow2Header(backing = ""): Uint8Array {
+  const bytes = new Uint8Array(512);
+  const view = new DataView(bytes.buffer);
+  const words: [number, number][] = [[0, 0x514649fb], [4, 3], [20, 16], [100, 104]];
+  for (const [at, word] of words) view.setUint32(at, word);
+  if (backing === "") return bytes;
+  const name = new TextEncoder().encode(backing);
+  for (const [at, word] of [[104, 0xe2792aca], [108, 5], [12, 128], [16, name.length]] as const) {
+    view.setUint32(at, word);
+  }
+  bytes.set(new TextEncoder().encode("qcow2"), 112);
+  bytes.set(name, 128);
+  return bytes;
 }

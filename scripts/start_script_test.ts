@@ -3,7 +3,14 @@ import { join } from "node:path";
 import { capture } from "./capture.ts";
 import { temporaryFolder } from "./cleanup.ts";
 import { Failure } from "./failure.ts";
-import { exportedNames, importedBy, joinStart, recordedBundle, recordingBundle } from "./start_script.ts";
+import {
+  exportedNames,
+  importedBy,
+  joinLazy,
+  joinStart,
+  recordedBundle,
+  recordingBundle,
+} from "./start_script.ts";
 
 /** A program as the bundler leaves it: a main file, three files that it imports, and one that it imports when it runs. */
 const FILES: Record<string, string> = {
@@ -45,12 +52,37 @@ Deno.test("the start's files become a script, and what is imported lazily shares
   assert.equal(stderr, "");
 });
 
+Deno.test("a file that is imported lazily becomes a script of its own, and shares the start's classes", async () => {
+  using stack = new DisposableStack();
+  const rest = {
+    "lazy-A1.js":
+      `import{a as e}from"./lower.js";import{d as f}from"./own.js";async function n(t){let{x:y}=await import("./later.js");return t instanceof e?f(y(t)):1}export{n as b};`,
+    "own.js": `function g(s){return s}export{g as d};`,
+    "later.js":
+      `import{a as e}from"./lower.js";function h(t){return t instanceof e?t.status:2}export{h as x};`,
+  };
+  const upper = FILES["upper.js"]!.replace("./lazy.js", "./lazy-A1.js");
+  const { bundle, scratch } = written(stack, { ...FILES, ...rest, "upper.js": upper });
+  const joined = await joinLazy(await joinStart(bundle, scratch), "lazy", scratch);
+  assert.deepEqual(joined.beside, ["start.script", "lazy-A1.js", "lazy.script", "later.js"]);
+
+  const code = join(scratch, "code");
+  recordingBundle(joined, code);
+  assert.equal((await run(bundle.folder)).code, 7);
+  const recorded = recordedBundle(joined, code);
+  assert.deepEqual(recorded.beside, [...joined.beside, "start.code", "lazy.code"]);
+  const { code: status, stderr } = await run(bundle.folder);
+  assert.equal(status, 7);
+  assert.equal(stderr, "");
+  await assert.rejects(() => joinLazy(joined, "none", scratch), Failure);
+});
+
 Deno.test("code that V8 does not take changes nothing", async () => {
   using stack = new DisposableStack();
   const { bundle, scratch } = written(stack);
   const joined = await joinStart(bundle, scratch);
   const code = join(scratch, "code");
-  Deno.writeTextFileSync(code, "of another V8");
+  Deno.writeTextFileSync(`${code}.start`, "of another V8");
   recordedBundle(joined, code);
   const { code: status, stderr } = await run(bundle.folder);
   assert.equal(status, 7);

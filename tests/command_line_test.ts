@@ -379,7 +379,7 @@ Deno.test("the help of a first word tells of the commands that begin with it", a
     assert.deepEqual([code, stdout], [64, ""], args.join(" "));
     assert.match(
       stderr,
-      /^lockvisor: migrate: which of prepare, in, complete, .*\? see: lockvisor migrate --help\n$/,
+      /^lockvisor: migrate: which of run, prepare, in, complete, .*\? see: lockvisor migrate --help\n$/,
     );
   }
 });

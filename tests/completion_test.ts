@@ -188,6 +188,7 @@ Deno.test("completion: every command that takes a guest offers the guests, and t
     "migrate cancel",
     "migrate complete",
     "migrate prepare",
+    "migrate run",
     "migrate status",
     "pause",
     "release",

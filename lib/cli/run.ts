@@ -3,6 +3,7 @@ import { LockvisorError } from "../errors.ts";
 import { DEFAULT_DRIVER } from "../manager/registry.ts";
 import { requireExecutable } from "../process/executable.ts";
 import { launcherFault } from "../process/launcher.ts";
+import { findQemu } from "../qemu/program.ts";
 import type { CliContext } from "./context.ts";
 import { parseDuration } from "../config/duration.ts";
 import { readGuest } from "./guest_options.ts";
@@ -11,7 +12,12 @@ import { openSession } from "./session.ts";
 
 /** `lockvisor run`: take every lock, then become the command. */
 export async function run({ options, userCommand }: Invocation, context: CliContext): Promise<number> {
-  const guest = readGuest("run", options);
+  const qemu = options.isGiven("no-auto")
+    ? undefined
+    : findQemu(userCommand, () => context.environment("PATH"));
+  const ofQemu = qemu === undefined ? undefined : await import("./run_qemu.ts");
+  const start = await ofQemu?.understand(qemu!, context);
+  const guest = readGuest("run", options, start?.understood);
   const [program, ...args] = userCommand;
   if (program === undefined && !options.isGiven("dry-run")) {
     throw new LockvisorError("usage", "run: no command is given; add -- CMD ARG...");
@@ -20,16 +26,20 @@ export async function run({ options, userCommand }: Invocation, context: CliCont
   if (program !== undefined) refuseUnfitCommand([program, ...args], options);
 
   const session = await openSession(options, context);
+  if (start !== undefined) {
+    guest.resources = ofQemu!.resourcesOfQemu(session, guest.resources, start.understood);
+  }
   const lock = await session.domainLock({ plugin: options.text("plugin") ?? DEFAULT_DRIVER });
   if (options.isGiven("dry-run")) {
     const { formatForecasts } = await import("./run_later.ts");
     const forecasts = processForecast(lock, { ...guest, command: userCommand });
-    context.out(formatForecasts(forecasts, options.isGiven("json") ? "json" : "text"));
+    context.out(formatForecasts(forecasts, options.isGiven("json") ? "json" : "text", start?.understood));
     return 0;
   }
   return await processStart(lock, { ...guest, command: [program!, ...args] }, async (attempt) => {
     if (waitMs === 0) await attempt();
     else await (await import("./run_later.ts")).acquireWithin(attempt, waitMs);
+    await start?.confirm();
   });
 }
 

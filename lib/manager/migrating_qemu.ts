@@ -3,7 +3,7 @@ import { lifeOf } from "../process/process_identity.ts";
 import type { QmpClient } from "../qmp/client.ts";
 import { hasMonitor, withMonitor } from "./guest_monitor.ts";
 import type { GuestRecord } from "./guest_record.ts";
-import { hasRunSince, type QemuView, runStateOf, type Sending, sendingOf } from "./migration_plan.ts";
+import { isEarlierMigration, type QemuView, runStateOf, type Sending, sendingOf } from "./migration_plan.ts";
 
 /** How long QEMU may take to give a migration up, in milliseconds. */
 const GIVING_UP_MS = 10_000;
@@ -20,11 +20,13 @@ export async function lookAtQemu(record: GuestRecord): Promise<QemuView> {
   try {
     return await withMonitor(record, {}, async (monitor) => {
       const status = await runStatus(monitor);
-      const sending = await sendingState(monitor);
+      const answer = await monitor.execute("query-migrate");
+      const sending = sendingOf(textOf(answer, "status"));
       if (sending !== "completed") return { kind: "seen", run: runStateOf(status), sending };
       // Asked once more: it may have been completed a moment ago.
       const latest = await runStatus(monitor);
-      return { kind: "seen", run: runStateOf(latest), sending: hasRunSince(latest) ? "none" : sending };
+      const isOver = isEarlierMigration(answer, latest);
+      return { kind: "seen", run: runStateOf(latest), sending: isOver ? "none" : sending };
     });
   } catch (error) {
     // It may have ended while it was asked.
@@ -37,14 +39,8 @@ async function runStatus(monitor: QmpClient): Promise<string> {
   return textOf(await monitor.execute("query-status"), "status") ?? "";
 }
 
-/**
- * QEMU tells by the same command of how its guest has come, as long as it has not sent that on: `completed`. Only of what it
- * has sent itself it tells how much that was; fill_source_migration_info in QEMU's migration/migration.c.
- */
 async function sendingState(monitor: QmpClient): Promise<Sending> {
-  const answer = await monitor.execute("query-migrate");
-  const sending = sendingOf(textOf(answer, "status"));
-  return sending === "completed" && !hasField(answer, "ram") ? "none" : sending;
+  return sendingOf(textOf(await monitor.execute("query-migrate"), "status"));
 }
 
 /** Stops the processors before a migration is cancelled. */
@@ -70,10 +66,6 @@ export async function giveMigrationUp(record: GuestRecord & { qmp: string }): Pr
       await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
     }
   });
-}
-
-function hasField(value: unknown, field: string): boolean {
-  return typeof value === "object" && value !== null && field in value;
 }
 
 function textOf(value: unknown, field: string): string | undefined {

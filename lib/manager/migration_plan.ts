@@ -58,14 +58,18 @@ export function sendingOf(status: string | undefined): Sending {
   }
 }
 
+/** What a guest can only be that runs, or has run, since QEMU was last sent or received; qemu's run-state.json. */
+const RUN_SINCE = ["running", "paused", "suspended", "io-error", "watchdog", "guest-panicked", "debug"];
+
 /**
- * Whether a guest has run since QEMU has sent it: by what, by its QMP name, only a guest can be that runs, or has run
- * (qemu's run-state.json). Somebody has let it go on here then, and the completed migration that QEMU still tells of is over.
+ * Whether a completed migration is an earlier one. QEMU tells of the last that it had for good: also of the one by which the
+ * guest has come here, without any times (seen on 7.2), and of one after which the guest was let run on here.
+ * @param answer what query-migrate has returned
+ * @param status the run state by its QMP name, asked for afterwards
  */
-export function hasRunSince(status: string): boolean {
-  return ["running", "paused", "suspended", "io-error", "watchdog", "guest-panicked", "debug"].includes(
-    status,
-  );
+export function isEarlierMigration(answer: unknown, status: string): boolean {
+  const isOutgoing = typeof answer === "object" && answer !== null && "total-time" in answer;
+  return !isOutgoing || RUN_SINCE.includes(status);
 }
 
 /** Whether a guest may be prepared to leave: it runs or is paused, and is not being sent already. */
