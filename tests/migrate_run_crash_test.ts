@@ -1,28 +1,13 @@
 import assert from "node:assert/strict";
 import type { FailpointName } from "../lib/failpoint_names.ts";
 import { FAILPOINT_BINARY } from "./crash/crash.ts";
+import { BACK_CASES, DRIVER_CASES, type End, RECEIVER_CASES } from "./crash/migrate_run_cases.ts";
 import { countingGuest, countOn, TwoHosts } from "./support/moving_guest.ts";
 import { lives, RunningMove } from "./support/running_move.ts";
 import { until } from "./support/until.ts";
 import type { World } from "./support/world.ts";
 
-/** Where the guest is after everything that could be done was done. */
-type End = "stays" | "moves" | "either";
-
-/** Where the driver is killed. What it has told by then its receiver carries on with alone. */
-const DRIVER: [FailpointName, End][] = [
-  ["migrate-run.greeted", "stays"],
-  ["migrate-run.prepared", "stays"],
-  ["migrate-run.receiver-ready", "stays"],
-  ["migrate-run.migrating", "stays"],
-  ["migrate-run.completed", "moves"],
-  ["migrate-run.let-go", "moves"],
-  ["migrate-run.going", "moves"],
-  ["migrate-run.running", "moves"],
-  ["migrate-run.source-completed", "moves"],
-];
-
-for (const [point, end] of DRIVER) {
+for (const { at: point, end } of DRIVER_CASES) {
   Deno.test(`migrate run: the driver is killed at ${point}: the guest ${end}, after what migrate status says`, async () => {
     await using hosts = await TwoHosts.create();
     const { disk } = await countingGuest(hosts);
@@ -40,7 +25,7 @@ for (const [point, end] of DRIVER) {
   });
 }
 
-for (const point of ["migrate-run.cancelling", "migrate-run.receiver-cancelled"] as const) {
+for (const { at: point } of BACK_CASES) {
   Deno.test(`migrate run: the driver is killed at ${point}, on its way back: the guest stays`, async () => {
     await using hosts = await TwoHosts.create();
     const { disk } = await countingGuest(hosts);
@@ -128,17 +113,7 @@ Deno.test("migrate run: after it was let go, nobody lets a guest run on here", a
   assert.match(refused.stderr, /may have run at/);
 });
 
-/** Where the receiver is killed. Its driver lives, and brings the migration to an end, or says how that is to be done. */
-const RECEIVER: [FailpointName, End][] = [
-  ["migrate-receive.started", "stays"],
-  ["migrate-receive.listening", "stays"],
-  ["migrate-receive.arrived", "either"],
-  ["migrate-receive.going", "moves"],
-  ["migrate-receive.running", "moves"],
-  ["migrate-receive.completed", "moves"],
-];
-
-for (const [point, end] of RECEIVER) {
+for (const { at: point, end } of RECEIVER_CASES) {
   Deno.test(`migrate run: the receiver is killed at ${point}: the guest ${end}`, async () => {
     await using hosts = await TwoHosts.create();
     const { one } = hosts;

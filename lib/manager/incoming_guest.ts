@@ -8,15 +8,15 @@ import type { GuestRecord } from "./guest_record.ts";
 import { resolveRegistered, type ResourceScope } from "./registered_resource.ts";
 
 /**
- * The record of a guest that comes in, by its uuid or name.
+ * The record of a guest that comes in, by its uuid or name, or that has come: the agent may have been first to complete it.
  * @throws {LockvisorError} `data` when there is none
  */
 export function attachIncoming({ store, plugin }: AttachedContext, nameOrUuid: string): GuestRecord {
   const uuid = isUuid(nameOrUuid) ? normaliseUuid(nameOrUuid) : undefined;
   const records = store.list().flatMap((entry) => entry.kind === "record" ? [entry.record] : []);
-  const found = records.find((record) =>
-    record.migration?.role === "in" && (record.uuid === uuid || record.name === nameOrUuid)
-  );
+  const meant = records.filter((record) => record.uuid === uuid || record.name === nameOrUuid);
+  const found = meant.find(({ migration }) => migration?.role === "in") ??
+    meant.find(({ migration }) => migration === undefined);
   if (found === undefined) throw unknownGuest(nameOrUuid);
   if (found.plugin === plugin) return found;
   throw new LockvisorError(

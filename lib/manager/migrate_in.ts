@@ -85,6 +85,11 @@ async function tryToComplete(
   { store, driver }: AttachedContext,
   guest: GuestRecord,
 ): Promise<ArrivalOutcome> {
+  const latest = store.reread(guest);
+  // The agent, or another command, was first.
+  if (latest?.kind === "record" && latest.record.migration === undefined) {
+    return { outcome: "complete", record: latest.record };
+  }
   const record = incoming(store, guest);
   const view = await lookAtQemu(record);
   const judged = judgeCompleteIn(view);
