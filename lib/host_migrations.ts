@@ -14,7 +14,6 @@ import type { GuestRecord, GuestState } from "./manager/guest_record.ts";
 import { isLockvisor } from "./manager/guest_view.ts";
 import { lookAtQemu } from "./manager/migrating_qemu.ts";
 import { type NextStep, nextStep, type QemuView } from "./manager/migration_plan.ts";
-import { isSameStart } from "./manager/record_rivals.ts";
 import { findKnownGuest } from "./past_guest.ts";
 
 /** A guest of this host that is on its way, by its record. */
@@ -145,27 +144,11 @@ export async function endMigration(
     await processCancelIn(lock, record);
     return { outcome: "cancelled", state: "stopped", holders: [] };
   }
-  return await completeArrival(session, record, waitMs);
-}
-
-async function completeArrival(
-  session: HostSession,
-  record: MigratingRecord,
-  waitMs: number,
-): Promise<MigrationEnd> {
-  try {
-    const arrival = await processCompleteIn(await session.domainLock(record), record, { waitMs });
-    const { state } = arrival.record;
-    return arrival.outcome === "complete"
-      ? { outcome: "completed", state, holders: [] }
-      : { outcome: "waiting", state, holders: arrival.holders };
-  } catch (error) {
-    // The agent completes it too as soon as it can, and may have been first.
-    const entry = session.store.reread(record);
-    if (!(error instanceof LockvisorError) || entry?.kind !== "record") throw error;
-    if (!isSameStart(entry.record, record) || entry.record.migration !== undefined) throw error;
-    return { outcome: "completed", state: entry.record.state, holders: [] };
-  }
+  const arrival = await processCompleteIn(lock, record, { waitMs });
+  const { state } = arrival.record;
+  return arrival.outcome === "complete"
+    ? { outcome: "completed", state, holders: [] }
+    : { outcome: "waiting", state, holders: arrival.holders };
 }
 
 /** A guest that has all its locks back, after a cancel that was cut off, runs on. Any other is left as it is. */
