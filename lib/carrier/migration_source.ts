@@ -5,7 +5,7 @@ import { failpoint } from "../failpoint.ts";
 import { isHostIdentity } from "../identity/key.ts";
 import { type Grantee, noteOf } from "../lockspace/grant.ts";
 import { formatNote, type HolderNote, readNoteOf, removeNote, writeNotes } from "../lockspace/holder_note.ts";
-import { holdersOfKey } from "../lockspace/key_holders.ts";
+import { holdersOfKey, patience } from "../lockspace/key_holders.ts";
 import { keyState } from "../lockspace/key_state.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
 import {
@@ -120,12 +120,12 @@ function cameIn({ name, holders }: { name: string; holders: readonly Holder[] })
 }
 
 /** Lets whoever has the ticket in: an offer beside each key, then slot b of each is given up. */
-export function offerSlots(
+export async function offerSlots(
   lockspace: Lockspace,
   { running, leaseKeys, host }: LeavingGuest,
   ticket: MigrationTicket,
   migration: OutgoingMigration,
-): void {
+): Promise<void> {
   const { guest: { uuid, name }, carriers } = running;
   const offer: MigrationOffer = {
     ticketHash: hashOfTicket(ticket),
