@@ -29,7 +29,7 @@ Deno.test("a guest that is not fit to migrate is not prepared, and nothing is ch
   await refuse(() => source.run(["migrate", "prepare", "vm1"]), 64, /where to\? add --to HOSTURI/);
   await refuse(() => source.run(["migrate", "prepare"]), 64, /which|GUEST/);
   await refuse(prepare(source, "vm1", "--expires", "soon"), 64, /--expires.*soon/);
-  await refuse(() => source.run(["migrate"]), 64, /migrate: which of prepare, in, complete, /);
+  await refuse(() => source.run(["migrate"]), 64, /migrate: which of .*prepare, in, complete, /);
   await refuse(() => source.run(["migrate", "sideways"]), 64, /migrate/);
 
   await start("given-up");
@@ -188,4 +188,24 @@ Deno.test("somebody at the destination who has the disk by a name that only that
   assert.equal(slotsText([guest.pid], lockspace), "4 a");
   await other.kill();
   await comeInSleep(destination, ticket);
+});
+
+Deno.test("whoever has the disk at the destination for an instant, as a start has that is refused, keeps no guest out", async () => {
+  await using world = await MigrationWorld.create();
+  const { source, destination, lockspace } = world;
+  const disk = await world.disk("d");
+  const guest = await startSleep(source, "vm1", ["--disk", disk]);
+  // The key that only the destination has is the one that the source has not open.
+  const first = await comeInSleep(destination, await world.prepare());
+  const shared = slotsOf(guest.pid, lockspace);
+  const [own] = [...slotsOf(first.pid, lockspace).keys()].filter((key) => !shared.has(key));
+  await done(destination, ["migrate", "cancel", "vm1"]);
+  await done(source, ["migrate", "cancel", "vm1"]);
+
+  const ticket = await world.prepare();
+  const file = await Deno.open(`${lockspace}/${own}.a`, { read: true, write: true });
+  await file.lock(true);
+  setTimeout(() => file.close(), 400);
+  const came = await comeInSleep(destination, ticket);
+  assert.equal(slotsText([came.pid], lockspace), "1 ab, 3 b");
 });

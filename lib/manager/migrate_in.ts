@@ -1,4 +1,4 @@
-import type { Guest, Hold, Holder, ResolvedResource } from "../driver/contract.ts";
+import type { AcquireOutcome, Guest, Hold, Holder, ResolvedResource } from "../driver/contract.ts";
 import type { IncomingMigration, MigrationTicket } from "../driver/migration.ts";
 import { LockvisorError } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
@@ -23,9 +23,7 @@ export async function takeForIncoming(
   { guest, ticket }: { guest: Guest; ticket: MigrationTicket },
   resources: readonly ResolvedResource[],
 ): Promise<{ hold: Hold; record: GuestRecord }> {
-  const result = await context.driver.acquireIncoming(guest, ticket, resources);
-  if (result.outcome === "refused") throw lockedError(result.refusal);
-  const { hold } = result;
+  const hold = await acquirePatiently(() => context.driver.acquireIncoming(guest, ticket, resources));
   try {
     const migration: IncomingMigration = {
       role: "in",
@@ -43,6 +41,20 @@ export async function takeForIncoming(
   } catch (error) {
     hold.giveBack();
     throw error;
+  }
+}
+
+/**
+ * A key of this host alone is nobody's until now: whoever wants the same disk here has it for an instant, until the source's
+ * half of another key keeps them out.
+ */
+async function acquirePatiently(acquire: () => Promise<AcquireOutcome>): Promise<Hold> {
+  const begun = performance.now();
+  while (true) {
+    const result = await acquire();
+    if (result.outcome !== "refused") return result.hold;
+    if (performance.now() >= begun + PATIENCE_MS) throw lockedError(result.refusal);
+    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS.first));
   }
 }
 

@@ -27,7 +27,11 @@ const PREPARE: MigrationCrash[] = [
     kill: { ...killedPrepare, at: "migrate-prepare.noted" },
     operator: [REPEAT_SOURCE, CANCEL_SOURCE],
   },
-  { ...prepare, kill: { ...killedPrepare, at: "migrate-prepare.slot-released" }, operator: [CANCEL_SOURCE] },
+  {
+    ...prepare,
+    kill: { ...killedPrepare, at: "migrate-prepare.slot-released", passage: 2 },
+    operator: [CANCEL_SOURCE],
+  },
   {
     ...prepare,
     kill: { ...killedPrepare, at: "migrate-prepare.slot-released", passage: 4 },
@@ -158,7 +162,7 @@ const CANCEL_OUT: MigrationCrash[] = [
   {
     ...cancelSending,
     stage: "prepared",
-    kill: { ...killedCancelOut, at: "migrate-cancel.slot-declined", when: "sending-begins" },
+    kill: { ...killedCancelOut, at: "migrate-cancel.slot-declined", passage: 2, when: "sending-begins" },
     operator: [REPEAT_SOURCE],
   },
   {
@@ -278,7 +282,10 @@ const CONNECTION: MigrationCrash[] = [
   },
 ];
 
-/** The table's rows, in its order. */
+/**
+ * The table's rows, in its order. The order of keys is by chance, and one of four is the source's alone: only from the second
+ * on it is certain that one is meant that both know.
+ */
 export const MIGRATION_CRASHES: readonly MigrationCrash[] = [
   ...PREPARE,
   ...IN,
