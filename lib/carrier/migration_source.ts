@@ -137,12 +137,12 @@ export async function offerSlots(
   const keys = [...new Set([...leaseKeys, ...ticket.resources.flatMap((resource) => resource.keys)])].sort();
   // Offers are whoever's who has slot b: an earlier ticket may be on its way to be used.
   const wanted = keys.map((key): WantedSlot => ({ key, mode: modeOf(running, key) }));
-  const taken = takeSlots(lockspace, carriers, {
-    wanted,
-    slot: "b",
-    passed: () => failpoint("migrate-prepare.slot-taken"),
-  });
-  if (taken.outcome !== "taken") throw cameIn({ name, holders: [] });
+  const judge = patience();
+  const passed = () => failpoint("migrate-prepare.slot-taken");
+  while (takeSlots(lockspace, carriers, { wanted, slot: "b", passed }).outcome !== "taken") {
+    // Whoever looks at a slot on shared storage has it for an instant.
+    if (await judge([]) === "final") throw cameIn({ name, holders: [] });
+  }
   for (const { step, keys } of batchesOf(offerSteps(wanted))) {
     switch (step) {
       case "write-offer":
