@@ -324,7 +324,7 @@ class SyncManager implements Driver {
 
   async offer(running: RunningGuest, ticket: MigrationTicket, migration: OutgoingMigration): Promise<void> {
     const { offerSlots } = await import("../lib/carrier/migration.ts");
-    offerSlots(this.#openLockspace(), this.#moving(running), ticket, migration);
+    await offerSlots(this.#openLockspace(), this.#moving(running), ticket, migration);
   }
 
   async acquireIncoming(
@@ -348,7 +348,9 @@ class SyncManager implements Driver {
           hold: { ...result.grant, leaseKeys: lease.identities.map(({ key }) => key) },
         };
       }
-      if (await judge(result.refusal.holders) === "final") return result;
+      // Whoever looks at a slot has it for an instant: that the guest itself has the other half says nothing of this one.
+      const others = result.refusal.holders.filter(({ uuid }) => uuid !== guest.uuid);
+      if (await judge(others) === "final") return result;
     }
   }
 

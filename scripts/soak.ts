@@ -30,6 +30,8 @@ const PARTS: Record<string, Part> = {
     variable: "LOCKVISOR_MIGRATIONS",
     rounds: "500",
   },
+  moves: { path: "tests/migrate_run_loop_test.ts", variable: "LOCKVISOR_LOCAL_MOVES", rounds: "200" },
+  ssh: { path: "tests/migrate_ssh_loop_test.ts", variable: "LOCKVISOR_SSH_MOVES", rounds: "20" },
   model: {
     path: "tests/model_test.ts",
     variable: "LOCKVISOR_MODEL_SEQUENCES",

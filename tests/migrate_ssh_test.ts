@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { configureGuest, guestOn, guestRunning, installOn } from "./support/installation.ts";
 import { countingCommand, countingDisk, countOn } from "./support/moving_guest.ts";
+import { letIn, ONE, OTHER } from "./support/ssh_hosts.ts";
 import type { SystemdHost } from "./support/systemd_host.ts";
 import { SHARED, SystemdHosts } from "./support/systemd_hosts.ts";
 import { until } from "./support/until.ts";
@@ -13,7 +14,6 @@ id = "san1"
 
 const DISK = `${SHARED}/images/vm1.img`;
 const QMP = "/run/vm1.qmp";
-const [ONE, OTHER] = ["10.99.0.1", "10.99.0.2"];
 
 /** Two hosts that may log into each other as root, with a guest on the first. */
 async function hostsWithGuest(): Promise<{ hosts: SystemdHosts; disk: string }> {
@@ -36,14 +36,6 @@ async function hostsWithGuest(): Promise<{ hosts: SystemdHosts; disk: string }> 
     await hosts[Symbol.asyncDispose]();
     throw error;
   }
-}
-
-/** One host's root may log into the other as root, by key; its own configuration of ssh counts. */
-async function letIn(one: SystemdHost, other: SystemdHost): Promise<void> {
-  await one.must(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/root/.ssh/id_ed25519"]);
-  await one.writeFile("/root/.ssh/config", "Host *\n  StrictHostKeyChecking accept-new\n", "0600");
-  const key = await one.must(["cat", "/root/.ssh/id_ed25519.pub"]);
-  await other.writeFile("/root/.ssh/authorized_keys", key, "0600");
 }
 
 async function livesOn(host: SystemdHost, other: SystemdHost, disk: string): Promise<number> {

@@ -5,7 +5,7 @@ import { failpoint } from "../failpoint.ts";
 import { isHostIdentity } from "../identity/key.ts";
 import { type Grantee, noteOf } from "../lockspace/grant.ts";
 import { formatNote, type HolderNote, readNoteOf, removeNote, writeNotes } from "../lockspace/holder_note.ts";
-import { holdersOfKey } from "../lockspace/key_holders.ts";
+import { holdersOfKey, patience } from "../lockspace/key_holders.ts";
 import { keyState } from "../lockspace/key_state.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
 import {
@@ -120,12 +120,12 @@ function cameIn({ name, holders }: { name: string; holders: readonly Holder[] })
 }
 
 /** Lets whoever has the ticket in: an offer beside each key, then slot b of each is given up. */
-export function offerSlots(
+export async function offerSlots(
   lockspace: Lockspace,
   { running, leaseKeys, host }: LeavingGuest,
   ticket: MigrationTicket,
   migration: OutgoingMigration,
-): void {
+): Promise<void> {
   const { guest: { uuid, name }, carriers } = running;
   const offer: MigrationOffer = {
     ticketHash: hashOfTicket(ticket),
@@ -137,12 +137,12 @@ export function offerSlots(
   const keys = [...new Set([...leaseKeys, ...ticket.resources.flatMap((resource) => resource.keys)])].sort();
   // Offers are whoever's who has slot b: an earlier ticket may be on its way to be used.
   const wanted = keys.map((key): WantedSlot => ({ key, mode: modeOf(running, key) }));
-  const taken = takeSlots(lockspace, carriers, {
-    wanted,
-    slot: "b",
-    passed: () => failpoint("migrate-prepare.slot-taken"),
-  });
-  if (taken.outcome !== "taken") throw cameIn({ name, holders: [] });
+  const judge = patience();
+  const passed = () => failpoint("migrate-prepare.slot-taken");
+  while (takeSlots(lockspace, carriers, { wanted, slot: "b", passed }).outcome !== "taken") {
+    // Whoever looks at a slot on shared storage has it for an instant.
+    if (await judge([]) === "final") throw cameIn({ name, holders: [] });
+  }
   for (const { step, keys } of batchesOf(offerSteps(wanted))) {
     switch (step) {
       case "write-offer":
