@@ -205,7 +205,7 @@ Deno.test("whoever has the disk at the destination for an instant, as a start ha
   const ticket = await world.prepare();
   const file = await Deno.open(`${lockspace}/${own}.a`, { read: true, write: true });
   await file.lock(true);
-  setTimeout(() => file.close(), 400);
+  setTimeout(() => file.close(), 700);
   const came = await comeInSleep(destination, ticket);
   assert.equal(slotsText([came.pid], lockspace), "1 ab, 3 b");
 });
