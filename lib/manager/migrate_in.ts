@@ -45,8 +45,8 @@ export async function takeForIncoming(
 }
 
 /**
- * Whoever asks whether a slot is free has it for an instant. It bears the source's name then, whose notes are beside it: only
- * time tells them apart.
+ * A key of this host alone is nobody's until now: whoever wants the same disk here has it for an instant, until the source's
+ * half of another key keeps them out.
  */
 async function acquirePatiently(acquire: () => Promise<AcquireOutcome>): Promise<Hold> {
   const begun = performance.now();
