@@ -29,6 +29,7 @@ export function settingFlags(options: OptionValues): SettingFlags {
     hostId: options.text("host-id"),
     sharedStorage: options.text("shared-storage"),
     readonly: options.text("readonly"),
+    enforce: options.text("enforce"),
     storage: options.isGiven("storage") ? options.texts("storage") : undefined,
   };
 }
