@@ -71,6 +71,10 @@ Deno.test("enforce warn: record and status tell what a guest goes without; what 
     new RegExp(`\nguest "vm1": it runs without the lock on disk ${taken}, which was locked by guest "vm2"`),
   );
   assert.equal((await world.run(["run", "--name", "vm3", "--disk", free, "--", "true"])).code, 75);
+  assert.match(
+    succeeded(await world.run(["doctor"])),
+    /"vm1" without a lock that somebody else had \(enforce is "warn"\)/,
+  );
   assert.equal((await world.run(["check", "--disk", taken])).code, 1);
   const inspected = JSON.parse(succeeded(await world.run(["inspect", "--json", taken])));
   assert.deepEqual(inspected.holders.map((one: { name: string }) => one.name), ["vm2"]);
@@ -262,7 +266,7 @@ Deno.test("enforce warn: the agent tells of conflicts, harms nobody, and takes t
     ["vm1", [taken], holder.pid],
   );
   const figure = async (name: string) =>
-    (await agent.get("/metrics")).text.split("\n").find((line) => line.startsWith(name + " "))?.split(" ")[1];
+    (await agent.get("/metrics")).body.split("\n").find((line) => line.startsWith(name + " "))?.split(" ")[1];
   assert.equal(await figure(`lockvisor_events_total{type="lock-conflict"}`), "1");
   assert.equal(await figure("lockvisor_unprotected_resources"), "1");
   const looks = async () => Number(await figure("lockvisor_audits_total"));
