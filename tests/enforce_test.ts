@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { Agent } from "./support/agent.ts";
 import { qemuCommand } from "./support/qemu.ts";
 import { until } from "./support/until.ts";
-import { type Finished, World } from "./support/world.ts";
+import { BINARY, type Finished, World } from "./support/world.ts";
 
 const WARN = { LOCKVISOR_ENFORCE: "warn" };
 const SLEEP = ["--", "sleep", "60"];
@@ -250,6 +250,45 @@ Deno.test("enforce warn: a guest that goes without a lock does not migrate", asy
       new RegExp(`guest "vm1" cannot migrate: it runs without the lock on disk ${taken}`),
     );
   }
+});
+
+Deno.test("enforce warn: an attach that is killed while it takes the lock is finished by the next one", async () => {
+  await using world = await World.create();
+  const taken = await world.disk("taken");
+  await world.startRunning(["run", "--name", "vm1", ...SLEEP]);
+  let killed = 0;
+  for (
+    const cut of [
+      "flock:3",
+      "flock:6",
+      "linkat:1",
+      "rename:1",
+      "rename:2",
+      "rename:3",
+      "rename:4",
+      "close_range:1",
+    ]
+  ) {
+    const holder = await world.startRunning(["run", "--name", "vm2", "--disk", taken, ...SLEEP]);
+    succeeded(await world.run(["acquire", "vm1", "--disk", taken], { env: WARN }));
+    await holder.kill();
+    const [call, when] = cut.split(":");
+    const inject = ["-e", `trace=${call}`, "-e", `inject=${call}:signal=SIGKILL:when=${when}`];
+    const { code, signal } = await world.execute("strace", ["-o", "/dev/null", ...inject, BINARY, "attach"]);
+    if (signal === "SIGKILL" || code === 137) killed++;
+    const again = await world.run(["attach"]);
+    assert.match(succeeded(again), /guest "vm1" .*: locked\n/, cut);
+    const { locks, resources } = await guestOf(world, "vm1");
+    assert.deepEqual(
+      [resources.length, resources[0].locked, locks.held],
+      [1, true, locks.total],
+      `${cut}: ${again.stdout}${again.stderr}`,
+    );
+    assert.equal(resources[0].unprotected, undefined, cut);
+    succeeded(await world.run(["release", "vm1", "--disk", taken]));
+    assert.equal((await world.run(["check", "--disk", taken])).code, 0, cut);
+  }
+  assert.ok(killed > 4, `${killed} were killed`);
 });
 
 Deno.test("enforce warn: the agent tells of conflicts, harms nobody, and takes the lock when it is free", async () => {

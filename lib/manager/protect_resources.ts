@@ -53,7 +53,9 @@ async function protect(
 > {
   const wanted = resolved(recorded);
   const forecast = forecastOf(driver, wanted);
-  const result = forecast?.verdict === "refused"
+  // Who has no name may be gone in an instant, as a process is that was told to end just now: the driver is patient then.
+  const isFinal = forecast?.verdict === "refused" && forecast.holders.some(({ name }) => name !== null);
+  const result = isFinal
     ? { outcome: "refused" as const, holders: forecast.holders }
     : await plug(driver, record, wanted);
   if (result.outcome === "refused") {
