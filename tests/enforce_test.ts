@@ -38,6 +38,14 @@ async function resourceOf(world: World, name: string, disk: string) {
   return resources.find((resource: { name: string }) => resource.name === disk);
 }
 
+const SIGTERM = 15;
+
+/** Whether a process handles a signal itself; see proc_pid_status(5), SigCgt. */
+function handles(pid: number, signal: number): boolean {
+  const caught = /^SigCgt:\s*([0-9a-f]+)$/m.exec(Deno.readTextFileSync(`/proc/${pid}/status`))![1];
+  return (BigInt(`0x${caught}`) >> BigInt(signal - 1) & 1n) === 1n;
+}
+
 Deno.test("enforce warn: a guest starts with the locks that it can get, and says what it goes without", async () => {
   await using world = await World.create();
   const { taken, free, holder } = await contested(world);
@@ -150,15 +158,17 @@ Deno.test("enforce warn: what is no conflict stays an error", async () => {
 Deno.test("enforce warn: run --wait waits first, and goes without only at the end", async () => {
   await using world = await World.create();
   const { taken, holder } = await contested(world);
-  const args = (wait: string) => ["run", "--name", "vm1", wait, "--disk", taken, "--", "echo", "runs"];
-  const short = await world.run(args("--wait=200ms"), { env: WARN });
+  const args = (wait: string) => ["run", "--name", "vm1", wait, "--disk", taken, "--"];
+  const short = await world.run([...args("--wait=200ms"), "echo", "runs"], { env: WARN });
   assert.equal(succeeded(short), "runs\n");
   assert.match(short.stderr, /starts all the same/);
-  const long = world.run(args("--wait=60s"), { env: WARN });
+  const guest = world.start([...args("--wait=60s"), "sleep", "60"], { env: WARN });
+  await until("it waits, and would end on a signal", () => handles(guest.pid, SIGTERM));
   await holder.kill();
-  const { stderr, ...rest } = await long;
-  assert.equal(succeeded({ stderr, ...rest }), "runs\n");
-  assert.equal(stderr, "");
+  await guest.running();
+  assert.equal((await resourceOf(world, "vm1", taken)).locked, true);
+  await guest.kill();
+  assert.equal((await guest.finished()).stderr, "");
 });
 
 Deno.test("enforce warn: acquire goes without what somebody else has, and takes it later", async () => {
