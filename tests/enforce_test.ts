@@ -332,6 +332,36 @@ Deno.test("enforce warn: the agent tells of conflicts, harms nobody, and takes t
   await until("the figure is down", async () => await figure("lockvisor_unprotected_resources") === "0");
 });
 
+Deno.test("enforce warn: what is asked of the agent goes without what somebody else has", async () => {
+  await using world = await World.create();
+  const { taken, holder } = await contested(world);
+  await world.startRunning(["run", "--name", "vm1", ...SLEEP]);
+  await using agent = await Agent.start(world, ["--enforce", "warn"]);
+  using events = await agent.events();
+  const { status, json } = await agent.post("/v1/guests/vm1/acquire", { disks: [{ path: taken }] });
+  assert.equal(status, 200);
+  assert.deepEqual(json.resources.map(({ result }: { result: string }) => result), ["unprotected"]);
+  assert.match(json.warnings[0], /is locked by guest "vm2" .* goes on all the same/);
+  assert.equal((await events.until("lock-conflict")).holder?.pid, holder.pid);
+  const { json: shown } = await agent.get("/v1/guests/vm1");
+  assert.equal(shown.resources[0].unprotected.holder.name, "vm2");
+});
+
+Deno.test("enforce warn: however many disks others have, each warning is told once", async () => {
+  await using world = await World.create();
+  await Deno.mkdir(`${world.directory}/san`);
+  const [free, one, two] = [await world.disk("san/free"), await world.disk("one"), await world.disk("two")];
+  const disks = ["--disk", one, "--disk", two];
+  await world.startRunning(["run", "--name", "vm2", ...disks, ...SLEEP]);
+  const storage = ["--storage", `san=${world.directory}/san`, "--disk", free];
+  const run = ["run", "--name", "vm1", ...storage, ...disks, "--", "true"];
+  const { code, stderr } = await world.run(run, { env: WARN });
+  assert.equal(code, 0);
+  const lines = stderr.trimEnd().split("\n");
+  assert.equal(lines.filter((line) => line.includes("is on shared storage")).length, 1, stderr);
+  assert.equal(lines.filter((line) => line.includes("all the same")).length, 2, stderr);
+});
+
 Deno.test("enforce warn: a real QEMU starts with a disk that another one has, and has its lock in the end", async () => {
   await using world = await World.create();
   const [own, shared] = [await world.qcow2("own.qcow2"), await world.disk("shared")];
