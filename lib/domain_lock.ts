@@ -6,6 +6,7 @@ import type { HotplugReport } from "./manager/hotplug_plan.ts";
 import type { LockManager, ManagerOptions } from "./manager/lock_manager.ts";
 import type { Plugin } from "./manager/plugin.ts";
 import type { LocksWhilePaused } from "./manager/pause_guest.ts";
+import type { Enforcement } from "./manager/start_guest.ts";
 import type { StopOutcome } from "./manager/stop_guest.ts";
 import type { StopStep } from "./manager/stop_plan.ts";
 import { becomeCommand } from "./process/become.ts";
@@ -41,11 +42,11 @@ export interface GuestDescription {
 export async function processStart(
   lock: DomainLock,
   guest: GuestDescription & { command: readonly [string, ...string[]] },
-  acquire: (attempt: () => Promise<void>) => Promise<void> = (attempt) => attempt(),
+  acquire: (attempt: (enforce?: Enforcement) => Promise<void>) => Promise<void> = (attempt) => attempt(),
 ): Promise<never> {
   const manager = describe(lock, "start", guest);
   try {
-    await acquire(() => manager.acquireObject());
+    await acquire((enforce) => manager.acquireObject(enforce));
     manager.handOver();
     return becomeCommand(guest.command);
   } finally {

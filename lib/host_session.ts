@@ -31,7 +31,10 @@ export function openHostSession(settings: Settings, user: HostUser): HostSession
     config,
     store,
     plugins,
-    domainLock: async ({ plugin }) => ({ plugin: await plugins.load(plugin), options: { store } }),
+    domainLock: async ({ plugin }) => ({
+      plugin: await plugins.load(plugin),
+      options: { store, enforce: settings.enforce },
+    }),
   };
 }
 

@@ -332,6 +332,12 @@ const STARTS: BadInput[] = [
     says: /--readonly is "maybe"; it must be one of lock, none/,
   },
   {
+    kind: "an unknown word for --enforce",
+    args: [...NAMED, "--enforce", "maybe"],
+    code: 64,
+    says: /--enforce is "maybe"; it must be one of refuse, warn/,
+  },
+  {
     kind: "a storage without a path",
     args: [...NAMED, "--storage", "san1"],
     code: 64,

@@ -49,6 +49,7 @@ Deno.test("settings: what root gets when nothing is set", async () => {
     hostId: "0123456789abcdef0123456789abcdef",
     sharedStorage: "warn",
     readonlyDisks: "lock",
+    enforce: "refuse",
     storage: [],
   });
 });
@@ -93,6 +94,7 @@ runtime-dir = "/file/r"
 host-id = "file"
 shared-storage = "refuse"
 readonly = "none"
+enforce = "warn"
 [[storage]]
 id = "file"
 path = "/file/s"
@@ -103,6 +105,7 @@ path = "/file/s"
     LOCKVISOR_HOST_ID: "variable",
     LOCKVISOR_SHARED_STORAGE: "ignore",
     LOCKVISOR_READONLY: "lock",
+    LOCKVISOR_ENFORCE: "refuse",
     LOCKVISOR_STORAGE: "variable=/variable/s",
   };
   const flags = {
@@ -111,22 +114,24 @@ path = "/file/s"
     hostId: "flag",
     sharedStorage: "warn",
     readonly: "none",
+    enforce: "warn",
     storage: ["flag=/flag/s"],
   };
-  const expected = (from: string, sharedStorage: string, readonlyDisks: string) => ({
+  const expected = (from: string, sharedStorage: string, readonlyDisks: string, enforce: string) => ({
     lockspace: { path: `/${from}/l`, origin: "configured" },
     runtimeDir: `/${from}/r`,
     hostId: from,
     sharedStorage,
     readonlyDisks,
+    enforce,
     storage: [{ path: `/${from}/s`, id: from }],
   });
   const files = { [FILE]: toml };
-  assert.deepEqual(await load({ files }), expected("file", "refuse", "none"));
-  assert.deepEqual(await load({ files, environment }), expected("variable", "ignore", "lock"));
-  assert.deepEqual(await load({ files, environment, flags }), expected("flag", "warn", "none"));
+  assert.deepEqual(await load({ files }), expected("file", "refuse", "none", "warn"));
+  assert.deepEqual(await load({ files, environment }), expected("variable", "ignore", "lock", "refuse"));
+  assert.deepEqual(await load({ files, environment, flags }), expected("flag", "warn", "none", "warn"));
   const empty = Object.fromEntries(Object.keys(environment).map((name) => [name, ""]));
-  assert.deepEqual(await load({ files, environment: empty }), expected("file", "refuse", "none"));
+  assert.deepEqual(await load({ files, environment: empty }), expected("file", "refuse", "none", "warn"));
 });
 
 Deno.test("settings: flags and variables may give relative paths, the file may not", async () => {

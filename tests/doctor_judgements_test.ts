@@ -135,7 +135,10 @@ Deno.test("doctor, two processes: only 1 while held and 0 afterwards is exclusio
 
 Deno.test("doctor, guests: what is recorded must be held, but for what a pause gave up", () => {
   const guest = (state: string, held: number, unknown: number, lost = 3 - held - unknown): ObservedGuest =>
-    ({ view: { name: "vm1", pid: 7, state }, locks: { held, unknown, lost, total: 3 } }) as ObservedGuest;
+    ({
+      view: { name: "vm1", pid: 7, state, resources: [] },
+      locks: { held, unknown, lost, total: 3 },
+    }) as unknown as ObservedGuest;
   const verdict = (...guests: ObservedGuest[]) => judgeGuests({ guests, damaged: [] }).verdict;
   assert.equal(verdict(), "ok");
   assert.equal(verdict(guest("running", 3, 0)), "ok");
@@ -144,6 +147,10 @@ Deno.test("doctor, guests: what is recorded must be held, but for what a pause g
   assert.equal(verdict(guest("paused", 1, 0, 2)), "failure");
   assert.equal(verdict(guest("lock-lost", 3, 0)), "failure");
   assert.equal(verdict(guest("running", 0, 3)), "warning");
+  const { view, ...rest } = guest("running", 3, 0);
+  const unprotected = { type: "disk", name: "/a", access: "exclusive", keys: [], locked: false } as const;
+  const without = { ...view, resources: [{ ...unprotected, keys: [], unprotected: { holder: null } }] };
+  assert.equal(verdict({ ...rest, view: without }), "warning");
   const partly = judgeGuests({ guests: [guest("running", 0, 2)], damaged: [] });
   assert.equal(partly.verdict, "failure");
   assert.match(partly.text, /holds 0 of its 3 locks, 2 more are not shown/);

@@ -59,6 +59,7 @@ const LEVELS: Record<EventType, LogLevel> = {
   "lock-granted": "info",
   "lock-released": "info",
   "lock-refused": "warning",
+  "lock-conflict": "warning",
   "lock-lost": "error",
   "lock-regained": "warning",
   "lock-broken": "warning",

@@ -5,7 +5,9 @@ import type { GuestRecord } from "../manager/guest_record.ts";
 import { claimsOf, lostResources } from "../manager/lost_locks.ts";
 import { migrationNotice } from "../manager/migration_plan.ts";
 import { obstacleText } from "../manager/obstacle.ts";
+import { mayProtect } from "../manager/protect_resources.ts";
 import type { LostLockAction } from "../manager/settle_lost_locks.ts";
+import { unprotectedResources, unprotectedText } from "../manager/unprotected.ts";
 import type { EventResource, Happening } from "./event.ts";
 import type { LockDoubts } from "./lock_doubts.ts";
 import { eventGuest, eventResource, resourcesText } from "./record_changes.ts";
@@ -74,6 +76,7 @@ export class Audit {
       else well.push(record);
     }
     await doubts.settle(well);
+    for (const record of this.#freed(all)) bereft.set(record.uuid, bereft.get(record.uuid) ?? []);
     if (bereft.size > 0) {
       for (const { settled } of await this.#attach(new Set(bereft.keys()), bereft)) {
         // Nobody waits for it, and a fault of our own with one guest must not end the agent.
@@ -124,11 +127,21 @@ export class Audit {
     });
   }
 
+  /** Guests that go without a lock that may be had now, or that somebody else has by now. */
+  #freed(records: readonly GuestRecord[]): GuestRecord[] {
+    return records.filter((record) => {
+      if (unprotectedResources(record).length === 0) return false;
+      const driver = this.#context.driverOf(record.plugin);
+      return driver !== undefined && mayProtect(driver, record);
+    });
+  }
+
   async #judge(guest: SettledGuest, before: readonly EventResource[]): Promise<SettledGuest> {
     const { record, repairs, lost, fault } = guest;
-    // That a guest is on its way is told as an event of its own.
+    // That a guest is on its way, or goes without a lock, is told as an event of its own.
     const notice = record.migration === undefined ? undefined : migrationNotice(record.migration);
-    const warnings = guest.warnings.filter((warning) => warning !== notice);
+    const without = unprotectedResources(record).map(unprotectedText);
+    const warnings = guest.warnings.filter((warning) => warning !== notice && !without.includes(warning));
     for (const repair of repairs) {
       const message = `guest "${record.name}": ${repair}`;
       this.#context.tell({ type: "guest-mended", guest: eventGuest(record), message });

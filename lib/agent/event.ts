@@ -17,6 +17,7 @@ export type EventType =
   | "lock-granted"
   | "lock-released"
   | "lock-refused"
+  | "lock-conflict"
   | "lock-lost"
   | "lock-regained"
   | "lock-broken"
@@ -41,6 +42,7 @@ export const EVENT_TYPES: readonly EventType[] = [
   "lock-granted",
   "lock-released",
   "lock-refused",
+  "lock-conflict",
   "lock-lost",
   "lock-regained",
   "lock-broken",

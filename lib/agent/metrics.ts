@@ -17,6 +17,7 @@ export class Metrics {
   readonly #auditTime;
   readonly #connections;
   readonly #bereft;
+  readonly #unprotected;
 
   constructor(version: string) {
     const registers = [this.#registry];
@@ -56,6 +57,12 @@ export class Metrics {
     this.#bereft = new prometheus.Gauge({
       name: "lockvisor_guests_without_locks",
       help: "Guests that run without a lock that they should have.",
+      registers,
+    });
+    this.#unprotected = new prometheus.Gauge({
+      name: "lockvisor_unprotected_resources",
+      help:
+        "Disks and leases that guests go without the lock on, since somebody else had it (enforce = warn).",
       registers,
     });
     this.#audits = new prometheus.Counter({
@@ -118,6 +125,8 @@ export class Metrics {
     for (const evidence of ["held", "unknown", "lost"] as const) {
       this.#locks.set({ evidence }, guests.reduce((sum, { locks }) => sum + locks[evidence], 0));
     }
+    const resources = guests.flatMap(({ view }) => view.resources);
+    this.#unprotected.set(resources.filter(({ unprotected }) => unprotected !== undefined).length);
     this.#connections.set(connections);
     return await this.#registry.metrics();
   }

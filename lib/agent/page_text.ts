@@ -769,6 +769,7 @@ const EVENTS = {
   "lock-granted": { words: "Lock granted", tone: "good" },
   "lock-released": { words: "Lock released", tone: "plain" },
   "lock-refused": { words: "Lock refused", tone: "warn" },
+  "lock-conflict": { words: "Lock conflict", tone: "warn" },
   "lock-lost": { words: "Lock lost", tone: "bad" },
   "lock-regained": { words: "Lock regained", tone: "good" },
   "lock-broken": { words: "Lock broken", tone: "bad" },
@@ -899,6 +900,9 @@ function hasLostLocks({ state, locks }) {
 function lockView(resource, guest, holders) {
   if (resource.locked === true) return { lock: "held", words: "Locked by", holders };
   if (resource.locked === null) return { lock: "unknown", words: "Not known whether it is locked", holders };
+  if (resource.unprotected) {
+    return { lock: "none", words: "Without its lock, which somebody else had", holders };
+  }
   if (resource.keys.length === 0) return { lock: "none", words: "No lock is taken for it", holders };
   if (hasLostLocks(guest)) return { lock: "lost", words: "Lock lost", holders };
   if (guest.state === "paused") return { lock: "none", words: "Given up while paused", holders };

@@ -1,5 +1,6 @@
 import type { GuestRecord, RecordedResource } from "../manager/guest_record.ts";
 import { migrationText } from "../manager/migration_plan.ts";
+import { unprotectedResources, unprotectedText } from "../manager/unprotected.ts";
 import { isSameProcess } from "../process/process_identity.ts";
 import type { EventGuest, EventResource, Happening } from "./event.ts";
 import { migrationChanges } from "./migration_changes.ts";
@@ -30,11 +31,14 @@ export function changesOf(before: GuestRecord | undefined, now: GuestRecord): Ha
   const moves = migrationChanges(before, now);
   // Who comes in is no guest that has been started, and has half of each lock.
   if (before === undefined && now.migration?.role === "in") return moves;
-  if (before === undefined) return [started(now), ...granted(now, guest, present(now)), ...moves];
+  if (before === undefined) {
+    return [started(now), ...granted(now, guest, present(now)), ...conflicts(now, guest, []), ...moves];
+  }
   const told: Happening[] = [];
   const added = present(now).filter((one) => !present(before).some((other) => isSame(one, other)));
   const gone = present(before).filter((one) => !present(now).some((other) => isSame(one, other)));
   told.push(...granted(now, guest, added));
+  told.push(...conflicts(now, guest, unprotectedResources(before)));
   if (gone.length > 0) {
     const resources = gone.map(eventResource);
     const message = `guest "${now.name}" has given up ${resourcesText(resources)}`;
@@ -56,12 +60,13 @@ export function foundGuest(record: GuestRecord): Happening {
   const { name, state, migration, carriers: [{ pid }] } = record;
   const resources = present(record).map(eventResource);
   const what = resources.length === 0 ? "" : ` and has ${resourcesText(resources)}`;
+  const without = unprotectedResources(record).map((resource) => `; ${unprotectedText(resource)}`).join("");
   return {
     type: "guest-found",
     guest: eventGuest(record),
     resources,
     message: migration === undefined
-      ? `guest "${name}" ${state === "paused" ? "is paused" : "runs"} as process ${pid}${what}`
+      ? `guest "${name}" ${state === "paused" ? "is paused" : "runs"} as process ${pid}${what}${without}`
       : `guest "${name}" ${migrationText(migration)}, as process ${pid}${what}`,
   };
 }
@@ -108,8 +113,26 @@ function granted(
   return [{ type: "lock-granted", guest, resources, message }];
 }
 
+/** What a guest does without from now on, one by one: each has a holder of its own. */
+function conflicts(
+  now: GuestRecord,
+  guest: EventGuest,
+  before: readonly RecordedResource[],
+): Happening[] {
+  return unprotectedResources(now).filter((one) => !before.some((other) => isSame(one, other))).map((
+    resource,
+  ) => ({
+    type: "lock-conflict",
+    guest,
+    resources: [eventResource(resource)],
+    holder: resource.unprotected.holder,
+    message: `guest "${now.name}": ${unprotectedText(resource)}`,
+  }));
+}
+
+/** What a guest has: not what it gives up, nor what it does without. */
 function present({ resources }: GuestRecord): RecordedResource[] {
-  return resources.filter(({ leaving }) => !leaving);
+  return resources.filter(({ leaving, unprotected }) => !leaving && unprotected === undefined);
 }
 
 function isSame(one: RecordedResource, other: RecordedResource): boolean {

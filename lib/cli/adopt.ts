@@ -16,6 +16,7 @@ export async function adopt({ options }: Invocation, context: CliContext): Promi
   const session = await openSession(options, context);
   const lock = await session.domainLock({ plugin: options.text("plugin") ?? DEFAULT_DRIVER });
   const { report, record } = await processAdopt(lock, { ...guest, pid });
+  for (const warning of report.warnings) context.note(`warning: ${warning}`);
   const { uuid, name, carriers: [own] } = record;
   context.out(
     options.isGiven("json")

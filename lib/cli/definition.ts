@@ -62,6 +62,11 @@ export const SETTING_OPTIONS: readonly OptionDefinition[] = [
   },
   { name: "readonly", placeholder: "WHAT", summary: "readonly disks: lock or none (LOCKVISOR_READONLY)" },
   {
+    name: "enforce",
+    placeholder: "WHAT",
+    summary: "a disk that somebody else has: refuse the guest, or warn and go without (LOCKVISOR_ENFORCE)",
+  },
+  {
     name: "storage",
     placeholder: "ID=PATH",
     occurs: "repeatedly",

@@ -41,6 +41,7 @@ async function hotplug(
 const VERBS = {
   lock: "locked",
   held: "was locked already",
+  unprotected: "is not locked",
   unlock: "released",
   "not-held": "was not locked",
 } as const;

@@ -38,7 +38,7 @@ export async function run({ options, userCommand }: Invocation, context: CliCont
   }
   return await processStart(lock, { ...guest, command: [program!, ...args] }, async (attempt) => {
     if (waitMs === 0) await attempt();
-    else await (await import("./run_later.ts")).acquireWithin(attempt, waitMs);
+    else await (await import("./run_later.ts")).acquireWithin(attempt, waitMs, session.settings.enforce);
     await start?.confirm();
   });
 }

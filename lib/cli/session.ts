@@ -13,10 +13,16 @@ export async function openSession(options: OptionValues, context: CliContext): P
     environment: context.environment,
     effectiveUid: context.effectiveUid,
   });
+  // A start that is tried again and again has the same warnings each time.
+  const told = new Set<string>();
+  const warn = (line: string) => {
+    if (!told.has(line)) context.note(`warning: ${line}`);
+    told.add(line);
+  };
   return openHostSession(settings, {
     effectiveUid: context.effectiveUid,
     hostName: context.hostName,
-    warn: (line) => context.note(`warning: ${line}`),
+    warn,
   });
 }
 
@@ -29,6 +35,7 @@ export function settingFlags(options: OptionValues): SettingFlags {
     hostId: options.text("host-id"),
     sharedStorage: options.text("shared-storage"),
     readonly: options.text("readonly"),
+    enforce: options.text("enforce"),
     storage: options.isGiven("storage") ? options.texts("storage") : undefined,
   };
 }

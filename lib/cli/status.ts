@@ -4,6 +4,7 @@ import { hostStatus } from "../host_lock.ts";
 import { unknownGuest } from "../manager/absent_guest.ts";
 import { chooseGuest, damagedRecord } from "../manager/find_guest.ts";
 import { faultOfHost, type HostView, type ObservedGuest } from "../manager/guest_view.ts";
+import { unprotectedText } from "../manager/unprotected.ts";
 import { guestsResult } from "../report/results.ts";
 import type { CliContext } from "./context.ts";
 import { openSession } from "./session.ts";
@@ -53,10 +54,11 @@ function formatGuests(guests: readonly ObservedGuest[], context: CliContext): st
     { text: view.state, colour: STATE_COLOUR[view.state] },
     String(view.pid),
     view.since,
-    locksCell(locks),
+    locksCell(locks, view.resources.filter(({ unprotected }) => unprotected !== undefined).length),
     printable(view.resources.filter(({ type }) => type === "disk").map(({ name }) => name).join(" ") || "-"),
   ]);
-  return formatTable(["NAME", "STATE", "PID", "SINCE", "LOCKS", "DISKS"], rows, context.colours);
+  const table = formatTable(["NAME", "STATE", "PID", "SINCE", "LOCKS", "DISKS"], rows, context.colours);
+  return table + guests.map(unprotectedLines).join("");
 }
 
 const STATE_COLOUR: Record<ObservedGuest["view"]["state"], Colour> = {
@@ -69,9 +71,21 @@ const STATE_COLOUR: Record<ObservedGuest["view"]["state"], Colour> = {
   stopped: "none",
 };
 
+function unprotectedLines({ view }: ObservedGuest): string {
+  return view.resources.flatMap(({ type, name, unprotected }) =>
+    unprotected === undefined
+      ? []
+      : [printable(`guest "${view.name}": ${unprotectedText({ type, name, unprotected })}`) + "\n"]
+  ).join("");
+}
+
 /** Keys held of keys recorded; a `?` where the kernel does not show them. */
-function locksCell({ held, unknown, total }: ObservedGuest["locks"]): TableCell {
-  if (total === 0) return "none";
-  const text = unknown > 0 ? `${held}/${total} (${unknown} ?)` : `${held}/${total}`;
-  return { text, colour: held === total ? "none" : unknown > 0 ? "yellow" : "red" };
+function locksCell({ held, unknown, total }: ObservedGuest["locks"], unprotected: number): TableCell {
+  if (total === 0 && unprotected === 0) return "none";
+  const doubts = [
+    ...unknown > 0 ? [`${unknown} ?`] : [],
+    ...unprotected > 0 ? [`${unprotected} unprotected`] : [],
+  ];
+  const text = `${held}/${total}` + (doubts.length > 0 ? ` (${doubts.join(", ")})` : "");
+  return { text, colour: held + unknown < total ? "red" : doubts.length > 0 ? "yellow" : "none" };
 }

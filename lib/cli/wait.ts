@@ -1,5 +1,6 @@
 import { type EndSignal, Interrupted } from "./interrupted.ts";
 import { LockvisorError } from "../errors.ts";
+import type { Enforcement } from "../manager/start_guest.ts";
 import { listenForEnd } from "./signals.ts";
 
 /** Pauses between two tries, in milliseconds: short at first, then easy on a holder that stays for hours. */
@@ -8,19 +9,24 @@ const LONGEST_PAUSE_MS = 200;
 
 /**
  * Acquires, trying again while the guest is refused, until the given time in milliseconds has passed. Ends early
- * on SIGINT and SIGTERM, with nothing locked.
+ * on SIGINT and SIGTERM, with nothing locked. What `enforce` waives it waives at the last try.
  * @throws {LockvisorError} `locked` by whoever held it at the last try
  */
-export async function acquireWithin(attempt: () => Promise<void>, durationMs: number): Promise<void> {
+export async function acquireWithin(
+  attempt: (enforce: Enforcement) => Promise<void>,
+  durationMs: number,
+  enforce: Enforcement,
+): Promise<void> {
   const interruption = watchForSignals();
   const deadline = performance.now() + durationMs;
   try {
     for (let pauseMs = FIRST_PAUSE_MS;; pauseMs = Math.min(pauseMs * 1.5, LONGEST_PAUSE_MS)) {
       try {
-        return await attempt();
+        return await attempt("refuse");
       } catch (error) {
         if (!(error instanceof LockvisorError) || error.code !== "locked") throw error;
         const left = deadline - performance.now();
+        if (left <= 0 && enforce === "warn") return await attempt(enforce);
         if (left <= 0) throw error;
         await interruption.sleep(Math.min(left, pauseMs * (0.75 + Math.random() / 2)));
       }

@@ -11,7 +11,14 @@ export interface RawConfig {
 }
 
 /** Keys of the file with a text as value. */
-export const SETTING_KEYS = ["lockspace", "runtime-dir", "host-id", "shared-storage", "readonly"] as const;
+export const SETTING_KEYS = [
+  "lockspace",
+  "runtime-dir",
+  "host-id",
+  "shared-storage",
+  "readonly",
+  "enforce",
+] as const;
 export type SettingKey = typeof SETTING_KEYS[number];
 
 /** Keys of the table `[agent]`, each with a text as value. */

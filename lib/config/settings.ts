@@ -26,6 +26,8 @@ export interface Settings {
   sharedStorage: "warn" | "refuse" | "ignore";
   /** Whether readonly disks are locked (setting `readonly`). */
   readonlyDisks: "lock" | "none";
+  /** What becomes of a guest when somebody else has one of its disks: it is refused, or goes without that lock. */
+  enforce: "refuse" | "warn";
   storage: DeclaredStorage[];
 }
 
@@ -37,6 +39,7 @@ export interface SettingFlags {
   hostId?: string | undefined;
   sharedStorage?: string | undefined;
   readonly?: string | undefined;
+  enforce?: string | undefined;
   /** Each `ID=PATH`. */
   storage?: string[] | undefined;
 }
@@ -57,6 +60,7 @@ const NAMES: Record<SettingKey, { flag: keyof SettingFlags & string; variable: s
   "host-id": { flag: "hostId", variable: "LOCKVISOR_HOST_ID" },
   "shared-storage": { flag: "sharedStorage", variable: "LOCKVISOR_SHARED_STORAGE" },
   "readonly": { flag: "readonly", variable: "LOCKVISOR_READONLY" },
+  "enforce": { flag: "enforce", variable: "LOCKVISOR_ENFORCE" },
 };
 
 /**
@@ -94,6 +98,7 @@ export function mergeSettings(
   const givenHostId = given("host-id");
   const sharedStorage = given("shared-storage");
   const readonly = given("readonly");
+  const enforce = given("enforce");
   const inVariable = variableOf(sources, "LOCKVISOR_STORAGE");
   const storage = flags.storage !== undefined
     ? storageInFlags(flags.storage)
@@ -108,6 +113,7 @@ export function mergeSettings(
     hostId: givenHostId === undefined ? readMachineId() : hostId(givenHostId),
     sharedStorage: sharedStorage === undefined ? "warn" : oneOf(sharedStorage, ["warn", "refuse", "ignore"]),
     readonlyDisks: readonly === undefined ? "lock" : oneOf(readonly, ["lock", "none"]),
+    enforce: enforce === undefined ? "refuse" : oneOf(enforce, ["refuse", "warn"]),
     storage: declaredStorage(storage, cwd),
   };
 }

@@ -128,6 +128,15 @@ export function judgeGuests({ guests, damaged, fault }: HostView, strays: readon
   }
   if (remarks.length > 0) return warning(`${text}; have the record made again: lockvisor attach`);
   if (guests.length === 0) return ok("none runs");
+  const without = guests.filter(({ view }) =>
+    view.resources.some(({ unprotected }) => unprotected !== undefined)
+  );
+  if (without.length > 0) {
+    const names = without.map(({ view }) => `"${view.name}"`).join(", ");
+    return warning(
+      `${names} without a lock that somebody else had (enforce is "warn"); see: lockvisor status`,
+    );
+  }
   const hidden = guests.filter(({ locks }) => locks.unknown > 0);
   const count = `${guests.length} ${guests.length === 1 ? "guest" : "guests"}`;
   const names = hidden.map(({ view }) => `"${view.name}"`).join(", ");

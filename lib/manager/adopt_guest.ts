@@ -13,6 +13,8 @@ import { runningGuest } from "./attached_record.ts";
 import type { GuestRecord } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
 import { lockedError } from "./refusal.ts";
+import type { Enforcement } from "./start_guest.ts";
+import { type Conflict, markUnprotected, takeWhatIsFree } from "./unprotected.ts";
 
 /** What an adopted guest is recorded by. */
 export interface AdoptedGuest {
@@ -66,17 +68,23 @@ export function adoptedBefore(
 }
 
 /**
- * Takes the locks of a process that runs already, all or none, and records it as a guest.
+ * Takes the locks of a process that runs already, all or none, and records it as a guest. With `warn` it takes what is
+ * free.
  * @throws {LockvisorError} `locked` with the holder's name; nothing is locked then
  */
 export async function adoptGuest(
-  { store, driver }: { store: GuestStore; driver: Driver },
+  { store, driver, enforce }: { store: GuestStore; driver: Driver; enforce?: Enforcement | undefined },
   { guest, process, hostId, plugin }: AdoptedGuest,
   resources: readonly ResolvedResource[],
-): Promise<GuestRecord> {
+): Promise<{ record: GuestRecord; conflicts: Conflict[] }> {
   const result = await driver.adopt(guest, process, resources);
-  if (result.outcome === "refused") throw lockedError(result.refusal);
-  const { carrier, leaseKeys, grants } = result;
+  if (result.outcome === "refused" && enforce !== "warn") throw lockedError(result.refusal);
+  const { granted: { carrier, leaseKeys, grants }, conflicts } = result.outcome === "granted"
+    ? { granted: result, conflicts: [] }
+    : await takeWhatIsFree(guest, resources, {
+      refused: result.refusal,
+      take: (free) => driver.adopt(guest, process, free),
+    });
   const own = { ...process, kind: "guest", locks: [] } as const;
   const record: GuestRecord = {
     ...guest,
@@ -86,12 +94,15 @@ export async function adoptGuest(
     hostId,
     carriers: carrier.locks.length === 0 ? [{ ...own, locks: [] }] : [{ ...own, locks: [] }, carrier],
     leaseKeys,
-    resources: resources.map((resource) => ({
-      type: resource.type,
-      name: resource.name,
-      access: resource.access,
-      keys: driver.keysOf(resource),
-    })),
+    resources: markUnprotected(
+      resources.map((resource) => ({
+        type: resource.type,
+        name: resource.name,
+        access: resource.access,
+        keys: driver.keysOf(resource),
+      })),
+      conflicts,
+    ),
     grants: grants ?? [],
     givenUp: [],
     command: commandLine(process.pid),
@@ -104,5 +115,5 @@ export async function adoptGuest(
     await driver.unplug(runningGuest(record), keys);
     throw error;
   }
-  return record;
+  return { record, conflicts };
 }

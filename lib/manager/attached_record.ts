@@ -4,6 +4,7 @@ import { lifeOf } from "../process/process_identity.ts";
 import { AbsentGuest } from "./absent_guest.ts";
 import type { GuestRecord, RecordedResource } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
+import type { Enforcement } from "./start_guest.ts";
 import { migrationText } from "./migration_plan.ts";
 import { claimsOf, unlockedResources } from "./lost_locks.ts";
 
@@ -13,6 +14,8 @@ export interface AttachedContext {
   driver: Driver;
   plugin: string;
   hostId: string;
+  /** What becomes of what somebody else has; default: nothing is taken. */
+  enforce?: Enforcement | undefined;
 }
 
 /**
@@ -49,7 +52,9 @@ export function runningGuest(
 ): RunningGuest {
   const [{ pid, startTime, bootId, pidNamespace }] = carriers;
   const process = { pid, startTime, bootId, pidNamespace };
-  return { guest: { uuid, name, id, qmp, onLockFailure }, process, carriers, resources, grants };
+  // What it goes without is nothing that a driver has locked for it.
+  const locked = resources.filter(({ unprotected }) => unprotected === undefined);
+  return { guest: { uuid, name, id, qmp, onLockFailure }, process, carriers, resources: locked, grants };
 }
 
 /**

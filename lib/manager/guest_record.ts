@@ -4,10 +4,13 @@ import type {
   Carrier,
   GivenUpKey,
   GrantedKey,
+  Holder,
+  Known,
   OnLockFailure,
   ResourceType,
 } from "../driver/contract.ts";
 import type { Migration } from "../driver/migration.ts";
+import type { Identity } from "../identity/key.ts";
 import { isCount, isText, JsonFields, WrongShape } from "../files/json_shape.ts";
 import { readGrant, readGrants } from "../lockspace/granted_key.ts";
 import { readMigration } from "../lockspace/noted_migration.ts";
@@ -39,9 +42,19 @@ export interface RecordedResource {
   type: ResourceType;
   name: string;
   access: Access;
+  /** What it is locked by; none where the driver takes no lock on it, or where it is `unprotected`. */
   keys: string[];
+  /** Somebody else had it, and the guest goes without its lock (setting `enforce`) until it is free. */
+  unprotected?: UnprotectedResource;
   /** A release is on its way, or was cut off: its locks may be gone, and nobody takes them again. */
   leaving?: true;
+}
+
+/** What a guest would have locked, and who had it when that was looked at last. */
+export interface UnprotectedResource {
+  identities: readonly Identity[];
+  /** Null where that cannot be seen from here. */
+  holder: Holder | null;
 }
 
 /** A pause that keeps the locks or gives them up, or a resume that has all locks back. */
@@ -169,8 +182,63 @@ function readResource(value: unknown): RecordedResource {
     name: fields.text("name"),
     access: fields.get("access", isAccess, "an access"),
     keys: fields.list("keys", readKey),
+    ...readUnprotected(fields),
     ...(fields.get("leaving", isOptionalTrue, "true") === undefined ? {} : { leaving: true }),
   };
+}
+
+function readUnprotected(fields: JsonFields): { unprotected?: UnprotectedResource } {
+  if (fields.get("unprotected", isAnything, "an object") === undefined) return {};
+  const unprotected = fields.object("unprotected");
+  const holder = unprotected.get("holder", isAnything, "a holder") ?? null;
+  return {
+    unprotected: {
+      identities: unprotected.list("identities", readIdentity),
+      holder: holder === null ? null : readHolder(holder),
+    },
+  };
+}
+
+function readIdentity(value: unknown): Identity {
+  const fields = new JsonFields(value, "an identity");
+  return {
+    text: fields.text("text"),
+    key: readKey(fields.text("key")),
+    scope: fields.get("scope", isScope, "whole or containing"),
+  };
+}
+
+function readHolder(value: unknown): Holder {
+  const fields = new JsonFields(value, "a holder");
+  return {
+    uuid: fields.optionalText("uuid") ?? null,
+    name: fields.optionalText("name") ?? null,
+    pid: fields.get("pid", isCountOrNull, "a pid"),
+    host: fields.optionalText("host") ?? null,
+    access: fields.get("access", isAccessOrNull, "an access"),
+    since: fields.optionalText("since") ?? null,
+    alive: fields.get("alive", isKnown, "true, false or null"),
+  };
+}
+
+function isAnything(_value: unknown): _value is unknown {
+  return true;
+}
+
+function isScope(value: unknown): value is Identity["scope"] {
+  return value === "whole" || value === "containing";
+}
+
+function isCountOrNull(value: unknown): value is number | null {
+  return value === null || isCount(value);
+}
+
+function isAccessOrNull(value: unknown): value is Access | null {
+  return value === null || isAccess(value);
+}
+
+function isKnown(value: unknown): value is Known {
+  return value === null || typeof value === "boolean";
 }
 
 function readPending(fields: JsonFields): { pending?: PendingChange } {

@@ -1,5 +1,5 @@
 import type { Access } from "../access.ts";
-import type { Driver, Known, LockEvidence, ResourceType } from "../driver/contract.ts";
+import type { Driver, Holder, Known, LockEvidence, ResourceType } from "../driver/contract.ts";
 import type { Migration } from "../driver/migration.ts";
 import { LockvisorError } from "../errors.ts";
 import type { Life } from "../process/process_identity.ts";
@@ -18,7 +18,14 @@ export interface GuestView {
   plugin: string;
   pid: number;
   since: string;
-  resources: { type: ResourceType; name: string; access: Access; keys: string[]; locked: Known }[];
+  resources: {
+    type: ResourceType;
+    name: string;
+    access: Access;
+    keys: string[];
+    locked: Known;
+    unprotected?: { holder: Holder | null };
+  }[];
 }
 
 /**
@@ -164,12 +171,13 @@ export function viewOf(record: GuestRecord, evidence: readonly LockEvidence[], s
     plugin: record.plugin,
     pid: record.carriers[0].pid,
     since: record.since,
-    resources: record.resources.map(({ type, name, access, keys }) => ({
+    resources: record.resources.map(({ type, name, access, keys, unprotected }) => ({
       type,
       name,
       access,
       keys,
       locked: lockedOf(keys.map((key) => held.has(key) ? held.get(key)! : false)),
+      ...(unprotected === undefined ? {} : { unprotected: { holder: unprotected.holder } }),
     })),
   };
 }

@@ -1,4 +1,4 @@
-import type { Guest, Holder, ResolvedResource } from "../driver/contract.ts";
+import type { Guest, Holder, PlugOutcome, ResolvedResource, RunningGuest } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
 import { adoptableProcess, adoptedBefore, adoptGuest } from "./adopt_guest.ts";
@@ -14,6 +14,7 @@ import {
   refuseGivenUp,
 } from "./hotplug_plan.ts";
 import { lockedError } from "./refusal.ts";
+import { type Conflict, conflictText, markUnprotected, takeWhatIsFree } from "./unprotected.ts";
 
 /** A guest's record as a hotplug left it, and what was done about each resource. */
 export interface HotplugResult {
@@ -35,7 +36,7 @@ export function plugResources(
 }
 
 async function plugOnce(
-  { store, driver }: AttachedContext,
+  { store, driver, enforce }: AttachedContext,
   guest: GuestRecord,
   resources: readonly ResolvedResource[],
 ): Promise<HotplugResult> {
@@ -51,25 +52,55 @@ async function plugOnce(
     const wanted = steps.flatMap((step) => step.kind === "lock" ? [step.resource] : []);
     if (wanted.length === 0) return { record, report: { done: steps, warnings: [] } };
     refuseGivenUp(record, wanted);
-    const result = await driver.plug(runningGuest(record), wanted);
-    if (result.outcome === "refused") throw lockedError(result.refusal);
+    const running = runningGuest(record);
+    const result = await driver.plug(running, wanted);
+    if (result.outcome === "refused" && enforce !== "warn") throw lockedError(result.refusal);
+    const { granted: { carrier, grants }, conflicts } = result.outcome === "granted"
+      ? { granted: result, conflicts: [] }
+      : await takeWhatIsFree(record, wanted, {
+        refused: result.refusal,
+        take: async (free) => free.length > 0 ? await driver.plug(running, free) : nothingTaken(running),
+      });
     const added = wanted.map((resource): RecordedResource => ({
       type: resource.type,
       name: resource.name,
       access: resource.access,
       keys: driver.keysOf(resource),
     }));
-    const { carrier, grants } = result;
     failpoint("acquire.carried");
     const updated = store.update(record, (current) => ({
       ...current,
       carriers: carrier.locks.length === 0 ? current.carriers : [...current.carriers, carrier],
-      resources: [...current.resources, ...added],
+      resources: [
+        ...current.resources.filter(({ type, name }) =>
+          !added.some((one) => one.type === type && one.name === name)
+        ),
+        ...markUnprotected(added, conflicts),
+      ],
       grants: withGrants(current.grants, grants),
     }));
     failpoint("acquire.recorded");
-    return { record: updated, report: { done: steps, warnings: [] } };
+    return { record: updated, report: reportOf(record, steps, conflicts) };
   });
+}
+
+/** Where everything is somebody else's the driver need not be asked. */
+function nothingTaken({ process }: RunningGuest): Extract<PlugOutcome, { outcome: "granted" }> {
+  return { outcome: "granted", carrier: { ...process, kind: "guest", locks: [] } };
+}
+
+function reportOf(
+  guest: Pick<GuestRecord, "name">,
+  steps: readonly HotplugStep[],
+  conflicts: readonly Conflict[],
+): HotplugReport {
+  const isConflict = (wanted: ResolvedResource) => conflicts.some(({ resource }) => resource === wanted);
+  const done = steps.map((step): HotplugStep =>
+    step.kind === "lock" && isConflict(step.resource)
+      ? { kind: "unprotected", resource: step.resource }
+      : step
+  );
+  return { done, warnings: conflicts.map((conflict) => conflictText(guest, conflict, "goes on")) };
 }
 
 /**
@@ -94,12 +125,12 @@ async function adoptOnce(
   const known = adoptedBefore(context.store, guest, process);
   if (known !== undefined) return await plugResources(context, known, resources);
   const { plugin, hostId } = context;
-  const record = await context.store.withGuest(
+  const { record, conflicts } = await context.store.withGuest(
     guest.uuid,
     () => adoptGuest(context, { guest, process, hostId, plugin }, resources),
   );
-  const done = resources.map((resource): HotplugStep => ({ kind: "lock", resource }));
-  return { record, report: { done, warnings: [] } };
+  const steps = resources.map((resource): HotplugStep => ({ kind: "lock", resource }));
+  return { record, report: reportOf(record, steps, conflicts) };
 }
 
 /**

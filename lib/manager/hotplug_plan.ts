@@ -7,6 +7,8 @@ export type HotplugStep =
   | { kind: "lock"; resource: ResolvedResource }
   /** The guest has it already, with the same access. */
   | { kind: "held"; resource: ResolvedResource }
+  /** Somebody else has it, and the guest goes without its lock. */
+  | { kind: "unprotected"; resource: ResolvedResource }
   | { kind: "unlock"; resource: ResolvedResource; recorded: RecordedResource }
   /** The guest does not have it. */
   | { kind: "not-held"; resource: ResolvedResource };
@@ -34,7 +36,9 @@ export function planAttach(
       refuseAlias(recorded, resource);
       return { kind: "lock", resource };
     }
-    if (same.access === resource.access) return { kind: "held", resource };
+    if (same.access === resource.access) {
+      return { kind: same.unprotected === undefined ? "held" : "lock", resource };
+    }
     throw new LockvisorError(
       "data",
       `${resource.type} ${resource.name} is locked by this guest with access ${same.access}, not ${resource.access}; release it first`,
@@ -45,7 +49,7 @@ export function planAttach(
 /** The same disk under a second name: one guest would write it through both. */
 function refuseAlias(recorded: readonly RecordedResource[], resource: ResolvedResource): void {
   const own = new Set(resource.identities.filter(({ scope }) => scope === "whole").map(({ key }) => key));
-  const alias = recorded.find((candidate) => candidate.keys.some((key) => own.has(key)));
+  const alias = recorded.find((candidate) => keysOfUse(candidate).some((key) => own.has(key)));
   if (alias === undefined) return;
   if (alias.access !== "exclusive" && resource.access !== "exclusive") return;
   throw new LockvisorError(
@@ -72,6 +76,11 @@ export function refuseGivenUp(
   );
 }
 
+/** What a recorded resource is, whether it is locked or not. */
+function keysOfUse({ keys, unprotected }: RecordedResource): string[] {
+  return unprotected === undefined ? keys : unprotected.identities.map(({ key }) => key);
+}
+
 /** What detaching asks for, beside what the guest has. Another name of the same disk is found by its keys. */
 export function planDetach(
   recorded: readonly RecordedResource[],
@@ -81,7 +90,7 @@ export function planDetach(
     const same = recorded.find((candidate) =>
       candidate.type === resource.type && candidate.name === resource.name
     ) ??
-      recorded.find((candidate) => resource.identities.some(({ key }) => candidate.keys.includes(key)));
+      recorded.find((candidate) => resource.identities.some(({ key }) => keysOfUse(candidate).includes(key)));
     return same === undefined ? { kind: "not-held", resource } : { kind: "unlock", resource, recorded: same };
   });
 }

@@ -22,7 +22,7 @@ import { type ManagerCall, type ManagerMode, type Phase, refuseOutOfOrder } from
 import { checkParameter, type Parameters } from "./parameters.ts";
 import type { LocksWhilePaused } from "./pause_guest.ts";
 import { resolveForRelease, resolveRegistered, type ResourceScope } from "./registered_resource.ts";
-import { takeForStart } from "./start_guest.ts";
+import { type Enforcement, takeForStart } from "./start_guest.ts";
 import { supervisorArguments } from "./supervisor.ts";
 
 /** A driver that is loaded, with what it declares and what it was given. */
@@ -38,6 +38,8 @@ export interface ManagerOptions {
   store: GuestStore;
   /** Where relative paths start; default: the current directory. */
   cwd?: string;
+  /** What becomes of a guest when somebody else has what it wants; default: it is refused. */
+  enforce?: Enforcement;
 }
 
 /** How a guest is prepared to leave. */
@@ -100,17 +102,23 @@ export class LockManager implements AsyncDisposable {
 
   /**
    * Takes every lock of the guest, or none, and writes the guest's record. The locks are in this process then.
-   * May be called again after it was refused.
+   * May be called again after it was refused. With `warn` it takes what is free, and warns of the rest.
+   * @param enforce default: as the manager was told when it was made
    * @throws {LockvisorError} `locked` with the holder's name
    */
-  async acquireObject(): Promise<void> {
+  async acquireObject(enforce: Enforcement = this.#environment.enforce ?? "refuse"): Promise<void> {
     this.#enter("acquireObject");
     const guest = this.#guest();
     this.#environment.store.prepare(this.#plugin.config.effectiveUid);
     if (this.#environment.mode === "migrate") return await this.#acquireIncoming(guest);
     await this.#during(async (become) => {
       const taken = await takeForStart(
-        { ...this.#context(), command: this.#parameters.command ?? [] },
+        {
+          ...this.#context(),
+          command: this.#parameters.command ?? [],
+          enforce,
+          warn: this.#plugin.config.warn,
+        },
         guest,
         this.#resources,
       );
@@ -369,13 +377,14 @@ export class LockManager implements AsyncDisposable {
   supervisorArgs(): string[] {
     this.#enter("supervisorArgs");
     const { name: plugin, config } = this.#plugin;
-    const { runtimeDir } = this.#environment.store;
+    const { enforce = "refuse", store: { runtimeDir } } = this.#environment;
     return supervisorArguments({
       mode: this.#environment.mode,
       ticket: this.#parameters.ticket,
       plugin,
       config,
       runtimeDir,
+      enforce,
       guest: this.#guest(),
       resources: this.#resources,
     });
@@ -452,7 +461,8 @@ export class LockManager implements AsyncDisposable {
 
   #context() {
     const { driver, name: plugin, config } = this.#plugin;
-    return { store: this.#environment.store, driver, plugin, hostId: config.host.id };
+    const { store, enforce } = this.#environment;
+    return { store, driver, plugin, hostId: config.host.id, enforce };
   }
 
   #guest(): Guest {

@@ -11,6 +11,7 @@ import { HeldLocks, keysIn, knownKeys, otherwiseHeld, slotsOf, wantedKeys, whole
 import { claimsOf, lostResources, unheldKeys } from "./lost_locks.ts";
 import { migrationNotice } from "./migration_plan.ts";
 import { type Obstacle, obstacleOf } from "./obstacle.ts";
+import { protectResources } from "./protect_resources.ts";
 import { finishPausing, finishResuming, giveUpLocks } from "./pause_guest.ts";
 
 /** A guest whose record is in doubt, and what is said about it. */
@@ -57,6 +58,7 @@ const MENDING = [
   noteCarriers,
   finishPause,
   regainLocks,
+  protectResources,
   finishContinuing,
 ];
 

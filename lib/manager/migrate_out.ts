@@ -11,6 +11,7 @@ import { lookAtQemu } from "./migrating_qemu.ts";
 import { judgeCompleteOut, maySend } from "./migration_plan.ts";
 import { resolveRegistered, type ResourceScope } from "./registered_resource.ts";
 import { stopGuest } from "./stop_guest.ts";
+import { unprotectedMove } from "./unprotected.ts";
 
 /** Where a guest is to go, and how long its ticket is good, in milliseconds. */
 export interface Destination {
@@ -95,7 +96,7 @@ function refuseUnfit(record: GuestRecord): void {
     ? "has given up locks while it is paused; resume it first"
     : resources.some(({ leaving }) => leaving)
     ? "has a release that was cut off; run: lockvisor attach"
-    : undefined;
+    : unprotectedMove(record);
   if (why !== undefined) throw new LockvisorError("data", `guest "${name}" cannot migrate: it ${why}`);
 }
 

@@ -1,6 +1,7 @@
 import type { MigrationTicket } from "../driver/migration.ts";
 import type { ManagerMode } from "./manager_phase.ts";
 import type { DriverConfig, Guest, ResolvedResource } from "../driver/contract.ts";
+import type { Enforcement } from "./start_guest.ts";
 
 /** What a supervisor is told of: the guest, what it uses, and where its locks and records are. */
 export interface Supervised {
@@ -12,6 +13,7 @@ export interface Supervised {
   resources: readonly ResolvedResource[];
   config: DriverConfig;
   runtimeDir: string;
+  enforce: Enforcement;
 }
 
 /**
@@ -19,7 +21,7 @@ export interface Supervised {
  * comes in gets its ticket by standard input: arguments can be read by everybody.
  */
 export function supervisorArguments(
-  { mode, plugin, guest, resources, config, runtimeDir, ticket }: Supervised,
+  { mode, plugin, guest, resources, ticket, ...settings }: Supervised,
 ): string[] {
   if (mode === "migrate") {
     const socket = guest.qmp === null ? [] : [`--qmp=${guest.qmp}`];
@@ -29,14 +31,14 @@ export function supervisorArguments(
       );
       return here === undefined || here.name === name ? [] : [`--map=${name}=${here.name}`];
     });
-    const settings = settingArguments(config, runtimeDir);
-    return ["migrate", "in", "--ticket=-", `--plugin=${plugin}`, ...maps, ...socket, ...settings, "--"];
+    const common = settingArguments(settings);
+    return ["migrate", "in", "--ticket=-", `--plugin=${plugin}`, ...maps, ...socket, ...common, "--"];
   }
   // With "=", since a value may begin with a dash.
   const args = ["run", `--plugin=${plugin}`, `--name=${guest.name}`, `--uuid=${guest.uuid}`];
   if (guest.id !== null) args.push(`--id=${guest.id}`);
   if (guest.qmp !== null) args.push(`--qmp=${guest.qmp}`);
-  args.push(`--on-lock-failure=${guest.onLockFailure}`, ...settingArguments(config, runtimeDir));
+  args.push(`--on-lock-failure=${guest.onLockFailure}`, ...settingArguments(settings));
   for (const { type, name, access } of resources) {
     args.push(`--${type}=${name.replaceAll(",", ",,")},access=${access}`);
   }
@@ -45,8 +47,10 @@ export function supervisorArguments(
 
 /** The settings in force here, so that the program we name works on the same lockspace and records. */
 function settingArguments(
-  { lockspace, host, sharedStorage, readonlyDisks, storage }: DriverConfig,
-  runtimeDir: string,
+  { config: { lockspace, host, sharedStorage, readonlyDisks, storage }, runtimeDir, enforce }: Pick<
+    Supervised,
+    "config" | "runtimeDir" | "enforce"
+  >,
 ): string[] {
   return [
     ...(lockspace.origin === "configured" ? [`--lockspace=${lockspace.path}`] : []),
@@ -54,6 +58,7 @@ function settingArguments(
     `--host-id=${host.id}`,
     `--shared-storage=${sharedStorage}`,
     `--readonly=${readonlyDisks}`,
+    `--enforce=${enforce}`,
     ...storage.map(({ id, path }) => `--storage=${id}=${path}`),
   ];
 }

@@ -1,6 +1,7 @@
 import type { HostUri } from "../config/host_uri.ts";
 import { LockvisorError } from "../errors.ts";
 import { absolutePath } from "../identity/absolute_path.ts";
+import { unprotectedMove } from "../manager/unprotected.ts";
 import type { GuestRecord, RecordedResource } from "../manager/guest_record.ts";
 import { type CommandChanges, destinationCommand } from "./destination_command.ts";
 import { ownPaths } from "./own_paths.ts";
@@ -46,6 +47,8 @@ export function planMove(
       `guest "${name}" was adopted, and its command is not known; move it by hand: lockvisor migrate prepare, in, complete`,
     );
   }
+  const why = unprotectedMove(record);
+  if (why !== undefined) throw new LockvisorError("data", `guest "${name}" cannot migrate: it ${why}`);
   const there = destinationCommand(command, { ...changes, incoming: "defer" });
   const plan: MovePlan = {
     command: there,

@@ -86,7 +86,15 @@ export const guestResult = z.object({
   plugin: z.string(),
   pid: z.number(),
   since: z.string(),
-  resources: z.array(resource.extend({ keys: z.array(z.string()), locked: known })),
+  resources: z.array(
+    resource.extend({
+      keys: z.array(z.string()),
+      locked: known,
+      unprotected: z.object({ holder: holder.nullable() }).optional().meta({
+        description: "somebody else had it, and the guest goes without its lock (setting enforce)",
+      }),
+    }),
+  ),
   locks: z.object({ held: z.number(), unknown: z.number(), lost: z.number(), total: z.number() }),
 });
 export const guestsResult = z.object({
@@ -94,7 +102,9 @@ export const guestsResult = z.object({
   error: errorResult.shape.error.optional(),
 });
 export const hotplugResult = z.object({
-  resources: z.array(resource.extend({ result: z.enum(["lock", "held", "unlock", "not-held"]) })),
+  resources: z.array(
+    resource.extend({ result: z.enum(["lock", "held", "unprotected", "unlock", "not-held"]) }),
+  ),
   warnings: z.array(z.string()),
 });
 const guestReference = z.object({ uuid: z.string(), name: z.string(), state: z.string() });

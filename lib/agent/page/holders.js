@@ -60,6 +60,9 @@ function hasLostLocks({ state, locks }) {
 function lockView(resource, guest, holders) {
   if (resource.locked === true) return { lock: "held", words: "Locked by", holders };
   if (resource.locked === null) return { lock: "unknown", words: "Not known whether it is locked", holders };
+  if (resource.unprotected) {
+    return { lock: "none", words: "Without its lock, which somebody else had", holders };
+  }
   if (resource.keys.length === 0) return { lock: "none", words: "No lock is taken for it", holders };
   if (hasLostLocks(guest)) return { lock: "lost", words: "Lock lost", holders };
   if (guest.state === "paused") return { lock: "none", words: "Given up while paused", holders };

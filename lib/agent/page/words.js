@@ -62,6 +62,7 @@ export const EVENTS = {
   "lock-granted": { words: "Lock granted", tone: "good" },
   "lock-released": { words: "Lock released", tone: "plain" },
   "lock-refused": { words: "Lock refused", tone: "warn" },
+  "lock-conflict": { words: "Lock conflict", tone: "warn" },
   "lock-lost": { words: "Lock lost", tone: "bad" },
   "lock-regained": { words: "Lock regained", tone: "good" },
   "lock-broken": { words: "Lock broken", tone: "bad" },
