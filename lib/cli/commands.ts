@@ -6,6 +6,7 @@ import { run as breakLock } from "./break.ts";
 import { run as check } from "./check.ts";
 import { run as completion } from "./completion.ts";
 import { daemon } from "./daemon.ts";
+import { DISK_COMMANDS } from "./disk_definitions.ts";
 import { run as doctor } from "./doctor.ts";
 import { run as gc } from "./gc.ts";
 import { acquire, release } from "./hotplug.ts";
@@ -271,6 +272,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
     details: ["What the guest does not hold is a warning and no failure."],
     run: release,
   },
+  ...DISK_COMMANDS,
   {
     name: "pause",
     summary: "pause a guest, which keeps its locks unless told otherwise",
