@@ -51,7 +51,7 @@ Deno.test("disk plug locks a disk with its backing file, and disk unplug release
   assert.deepEqual(await scene.locked(), [BOOT]);
   assert.deepEqual(await scene.state(), before);
   const twice = await scene.unplug("b");
-  assert.deepEqual([twice.code, twice.stdout], [0, ""]);
+  assert.deepEqual([twice.code, twice.stdout], [0, `disk "b": was not plugged into guest "vm1"\n`]);
   assert.match(twice.stderr, /^lockvisor: warning: guest "vm1" has no disk "b"\n$/);
 });
 

@@ -9,7 +9,6 @@ import { daemon } from "./daemon.ts";
 import { DISK_COMMANDS } from "./disk_definitions.ts";
 import { run as doctor } from "./doctor.ts";
 import { run as gc } from "./gc.ts";
-import { acquire, release } from "./hotplug.ts";
 import { run as init } from "./init.ts";
 import { run as inspect } from "./inspect.ts";
 import { MIGRATE_COMMANDS } from "./migrate_definitions.ts";
@@ -253,24 +252,6 @@ export const COMMANDS: readonly CommandDefinition[] = [
       "The process has used its disks without locks until now; if somebody else has one, that is a refusal (75) and nothing is locked. The locks are held beside the process and end with it. Again for the same process and name: what is new is locked.",
     ],
     run: adopt,
-  },
-  {
-    name: "acquire",
-    summary: "lock disks and leases for a running guest, before they are plugged in: all or none",
-    arguments: [{ name: "GUEST", presence: "required" }],
-    options: [DISK_OPTION, LEASE_OPTION, JSON_OPTION],
-    details: [
-      "QEMU itself holds the locks, if the guest was started with its QMP socket; else a tiny process beside the guest, which ends with it. What the guest has already with the same access needs nothing.",
-    ],
-    run: acquire,
-  },
-  {
-    name: "release",
-    summary: "give disks and leases of a running guest up, after they were unplugged",
-    arguments: [{ name: "GUEST", presence: "required" }],
-    options: [DISK_OPTION, LEASE_OPTION, JSON_OPTION],
-    details: ["What the guest does not hold is a warning and no failure."],
-    run: release,
   },
   ...DISK_COMMANDS,
   {

@@ -76,6 +76,8 @@ export async function unplug(
 }
 
 function unpluggedText({ outcome, locks }: UnpluggedReport, id: string, guest: string): string {
-  if (outcome === "not-plugged") return "";
+  if (outcome === "not-plugged") {
+    return printable(`disk "${id}": was not plugged into guest "${guest}"`) + "\n";
+  }
   return reportText(locks, guest) + printable(`disk "${id}": unplugged from guest "${guest}"`) + "\n";
 }

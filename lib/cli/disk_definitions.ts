@@ -1,8 +1,27 @@
-import { type CommandDefinition, JSON_OPTION } from "./definition.ts";
+import { type CommandDefinition, DISK_OPTION, JSON_OPTION, LEASE_OPTION } from "./definition.ts";
 import { plug, unplug } from "./disk.ts";
+import { acquire, release } from "./hotplug.ts";
 
-/** The subcommands of `disk`. */
+/** What locks and plugs the disks of a guest that runs: the locks alone, then both in one step. */
 export const DISK_COMMANDS: readonly CommandDefinition[] = [
+  {
+    name: "acquire",
+    summary: "lock disks and leases for a running guest, before they are plugged in: all or none",
+    arguments: [{ name: "GUEST", presence: "required" }],
+    options: [DISK_OPTION, LEASE_OPTION, JSON_OPTION],
+    details: [
+      "QEMU itself holds the locks, if the guest was started with its QMP socket; else a tiny process beside the guest, which ends with it. What the guest has already with the same access needs nothing.",
+    ],
+    run: acquire,
+  },
+  {
+    name: "release",
+    summary: "give disks and leases of a running guest up, after they were unplugged",
+    arguments: [{ name: "GUEST", presence: "required" }],
+    options: [DISK_OPTION, LEASE_OPTION, JSON_OPTION],
+    details: ["What the guest does not hold is a warning and no failure."],
+    run: release,
+  },
   {
     name: "disk plug",
     summary: "lock a disk with its backing files and plug it into a running guest: all of it or nothing",
