@@ -196,6 +196,54 @@ Deno.test("the same disk plugged in by several at once, and refused to some of t
   assert.deepEqual((await scene.state()).devices, ["a", "scsi0"]);
 });
 
+Deno.test("a disk that a second device has too stays locked until that has gone as well", async () => {
+  await using world = await World.create();
+  const scene = await PlugScene.start(world);
+  assertDone(await scene.plug(`${await world.disk("a")},access=shared`, ...SCSI, "--id", "a"));
+  await scene.ask((qemu) =>
+    qemu.execute("device_add", {
+      driver: "scsi-hd",
+      bus: "scsi0.0",
+      id: "second",
+      drive: "a-img",
+      "share-rw": true,
+    })
+  );
+  assertDone(await scene.unplug("a"));
+  assert.deepEqual(await scene.locked(), ["a", BOOT]);
+  assertDone(await scene.unplug("second"));
+  assert.deepEqual(await scene.locked(), [BOOT]);
+  assert.deepEqual((await scene.state()).files, [BOOT]);
+});
+
+Deno.test("a disk is unplugged and released although the guest's record was lost and made again", async () => {
+  await using world = await World.create();
+  const scene = await PlugScene.start(world);
+  const disk = await scene.overlay("a", await world.qcow2("base"));
+  assertDone(await scene.plug(disk, ...QCOW2, "--id", "a"));
+  await Deno.remove(`${world.runtimeDir}/guests`, { recursive: true });
+  assert.equal((await world.run(["attach"])).code, 0);
+  assert.deepEqual(await scene.locked(), ["a", "base", BOOT]);
+  assertDone(await scene.unplug("a"));
+  assert.deepEqual(await scene.locked(), [BOOT]);
+  assert.deepEqual((await scene.state()).files, [BOOT]);
+});
+
+Deno.test("a QEMU that does not answer is not plugged into: nothing is locked", async () => {
+  await using world = await World.create();
+  const scene = await PlugScene.start(world);
+  const disk = await world.disk("a");
+  const [{ pid }] = JSON.parse((await world.run(["status", "--json"])).stdout).guests;
+  Deno.kill(pid, "SIGSTOP");
+  for (const attempt of [scene.plug(disk, ...SCSI), scene.unplug("a")]) {
+    const refused = await attempt;
+    assert.equal(refused.code, 69, refused.stderr);
+  }
+  assert.equal((await world.run(["check", "--disk", disk])).code, 0);
+  Deno.kill(pid, "SIGCONT");
+  assertDone(await scene.plug(disk, ...SCSI));
+});
+
 const PLUG_POINTS = [
   "disk-plug.locked",
   "disk-plug.node-added",

@@ -6,7 +6,7 @@ import { isNetworkDisk } from "../identity/network_disk.ts";
 import { parseDisk } from "../identity/specification.ts";
 import { resolveOnHost } from "../host_lock.ts";
 import { findLivingGuest } from "../manager/find_guest.ts";
-import { checkPlugId, planRequest, type PlugRequest } from "../qemu/plug_request.ts";
+import { planRequest, type PlugRequest } from "../qemu/plug_request.ts";
 import { pluggedResult, unpluggedResult } from "../report/results.ts";
 import type { CliContext } from "./context.ts";
 import { reportText } from "./hotplug.ts";
@@ -62,7 +62,6 @@ export async function unplug(
   context: CliContext,
 ): Promise<number> {
   const timeoutMs = parseDuration("--timeout", options.text("timeout") ?? "10s");
-  checkPlugId(id!);
   const session = await openSession(options, context);
   const record = requireMonitor(findLivingGuest(session.store, guest!));
   const report = await unplugDisk(session, record, { id: id!, timeoutMs });

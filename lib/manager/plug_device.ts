@@ -3,12 +3,12 @@ import { withinDeadline } from "../qmp/deadline.ts";
 import { type QmpClient, QmpCommandError, type QmpEvent } from "../qmp/client.ts";
 import { withMonitor } from "./guest_monitor.ts";
 import type { GuestRecord } from "./guest_record.ts";
-import { lookAtPlug } from "./plug_view.ts";
+import { isAttached, lookAtPlug } from "./plug_view.ts";
 
 /** How often a guest that was asked is looked at, besides the event, in milliseconds. */
 const LOOK_MS = 500;
 /** How long a device that has gone may still have its node, in milliseconds: QEMU frees it a moment later. */
-const NODE_MS = 5000;
+const NODE_MS = 3000;
 const PAUSE_MS = 10;
 
 /** What became of a device that its guest was asked to give up. */
@@ -73,8 +73,8 @@ export class PlugMonitor {
   }
 
   /**
-   * Removes a node that no device has any more. One that QEMU has removed by itself, as it does with those of -drive,
-   * needs nothing.
+   * Removes a node that a device has given up. One that QEMU has removed by itself, as it does with those of -drive, needs
+   * nothing, and one that another device has as well stays.
    * @throws {LockvisorError} `locked` when something else in QEMU uses it
    */
   async removeNode(name: string): Promise<void> {
@@ -89,6 +89,7 @@ export class PlugMonitor {
         }[];
         if (!nodes.some((node) => node["node-name"] === name)) return;
         if (performance.now() > deadline) {
+          if (await isAttached(this.client, name)) return;
           throw new LockvisorError(
             "locked",
             `QEMU does not give the node "${name}" up: ${error.description}; end what uses it, then try again`,

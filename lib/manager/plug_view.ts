@@ -32,6 +32,14 @@ export async function lookAtPlug(monitor: QmpClient, id: string): Promise<PlugVi
   return { device: isText(node) ? { kind: "disk", node } : { kind: "other" }, nodes };
 }
 
+/** Whether a device has a node. */
+export async function isAttached(monitor: QmpClient, node: string): Promise<boolean> {
+  const blocks = objects(await monitor.execute("query-block"));
+  return blocks.some(({ qdev, inserted }) =>
+    isText(qdev) && qdev !== "" && isObject(inserted) && inserted["node-name"] === node
+  );
+}
+
 function nodeOf(node: Record<string, unknown>): NodeView {
   return {
     name: String(node["node-name"]),

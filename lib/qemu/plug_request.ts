@@ -44,8 +44,8 @@ export function nodeNameOf(id: string): string {
   return `${id}-img`;
 }
 
-/** An id of a disk, as {@linkcode PlugRequest} has it. @throws {LockvisorError} `usage` */
-export function checkPlugId(id: string): string {
+/** An id for a disk. @throws {LockvisorError} `usage` */
+function checkedId(id: string): string {
   if (ID.test(id)) return id;
   const rule = "a letter, then at most 25 of the characters A-Z a-z 0-9 . _ -";
   throw new LockvisorError("usage", `the id "${id}" of the disk is not one that QEMU takes: ${rule}`);
@@ -117,7 +117,7 @@ function chooseId({ id, disk }: PlugWish, { id: inDevice }: Record<string, unkno
     throw new LockvisorError("usage", `the device has the id "${inDevice}", and --id is "${id}"; give one`);
   }
   const given = id ?? inDevice;
-  return given === undefined ? `disk-${sha256Hex(disk.name).slice(0, 8)}` : checkPlugId(String(given));
+  return given === undefined ? `disk-${sha256Hex(disk.name).slice(0, 8)}` : checkedId(String(given));
 }
 
 function sharesWrites(device: Record<string, unknown>): boolean {
