@@ -166,6 +166,19 @@ Deno.test("a disk from the start is unplugged and released too", async () => {
   assert.deepEqual((await scene.state()).files, [BOOT]);
 });
 
+Deno.test("a disk on PCI Express goes where the guest has not switched the slot on", async () => {
+  await using world = await World.create();
+  const slot = ["-device", "pcie-root-port,id=slot,chassis=1"];
+  const natively = ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"];
+  const scene = await PlugScene.start(world, "vm1", ["-M", "q35", ...natively, ...slot]);
+  const disk = await world.disk("a");
+  assertDone(await scene.plug(disk, "--device", "virtio-blk-pci,bus=slot,serial=x", "--id", "a"));
+  assert.deepEqual(await scene.locked(), ["a", BOOT]);
+  assertDone(await scene.unplug("a"));
+  assert.deepEqual(await scene.locked(), [BOOT]);
+  assert.deepEqual((await scene.state()).files, [BOOT]);
+});
+
 Deno.test("a guest without its QMP socket is refused, and told what to do", async () => {
   await using world = await World.create();
   const disk = await world.disk("a");
