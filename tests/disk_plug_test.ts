@@ -81,6 +81,7 @@ Deno.test("whatever fails, QEMU and the locks are as they were", async () => {
   const scene = await PlugScene.start(world);
   const base = await world.qcow2("base");
   const [a, b, c] = [await scene.overlay("a", base), await world.disk("b"), await world.disk("c")];
+  const free = await scene.overlay("free", await world.qcow2("free-base"));
   assertDone(await world.run(["acquire", "vm1", "--disk", b]));
   assertDone(await scene.plug(c, ...SCSI, "--id", "c"));
   await world.startRunning(["run", "--name", "vm2", "--disk", base, "--", "sleep", "600"]);
@@ -91,6 +92,11 @@ Deno.test("whatever fails, QEMU and the locks are as they were", async () => {
       () => scene.plug(b, "--device", "scsi-hd,bus=no.0"),
       65,
       /refuses the disk \(device_add: Bus 'no.0' not found\)/,
+    ],
+    [
+      () => scene.plug(free, "--format", "qcow2", "--device", "no-such-device"),
+      65,
+      /nothing was locked for it/,
     ],
     [() => scene.plug(b, "--device", "no-such-device"), 65, /refuses the disk \(device_add: /],
     [() => scene.plug(b, "--device", `${SCSI_DEVICE},bogus=1`), 65, /refuses the disk \(device_add: /],
@@ -168,11 +174,11 @@ Deno.test("a disk from the start is unplugged and released too", async () => {
 
 Deno.test("a disk on PCI Express goes where the guest has not switched the slot on", async () => {
   await using world = await World.create();
-  const slot = ["-device", "pcie-root-port,id=slot,chassis=1"];
+  const slot = ["-device", "pcie-root-port,id=port1,chassis=1"];
   const natively = ["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"];
   const scene = await PlugScene.start(world, "vm1", ["-M", "q35", ...natively, ...slot]);
   const disk = await world.disk("a");
-  assertDone(await scene.plug(disk, "--device", "virtio-blk-pci,bus=slot,serial=x", "--id", "a"));
+  assertDone(await scene.plug(disk, "--device", "virtio-blk-pci,bus=port1,serial=x", "--id", "a"));
   assert.deepEqual(await scene.locked(), ["a", BOOT]);
   assertDone(await scene.unplug("a"));
   assert.deepEqual(await scene.locked(), [BOOT]);
