@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import type { FailpointName } from "../lib/failpoint_names.ts";
 import { FAILPOINT_BINARY } from "./crash/crash.ts";
 import { PlugScene, SCSI_DEVICE } from "./support/plug_scene.ts";
+import { unstatedBacking } from "./support/qemu_images.ts";
 import { type Finished, World } from "./support/world.ts";
 
 /* A kill at each point, with `attach` and the same command again afterwards, is in crash/plug_test.ts. */
@@ -155,6 +156,20 @@ Deno.test("without a format the file itself is locked, and QEMU does not look in
   const { nodes, files } = await scene.state();
   assert.ok(nodes.includes("a-img raw"), `${nodes}`);
   assert.deepEqual(files, ["a", BOOT]);
+});
+
+Deno.test("a backing file whose format nobody states is locked, with a warning", async () => {
+  await using world = await World.create();
+  const scene = await PlugScene.start(world);
+  await world.qcow2("base");
+  await unstatedBacking(world.directory, "a", "base");
+  const plugged = await scene.plug(`${world.directory}/a`, ...QCOW2, "--id", "a");
+  assert.equal(plugged.code, 0, plugged.stderr);
+  assert.match(
+    plugged.stderr,
+    /^lockvisor: warning: disk \S+\/base: its overlay does not state its format; /,
+  );
+  assert.deepEqual(await scene.locked(), ["a", "base", BOOT]);
 });
 
 Deno.test("a disk from the start is unplugged and released too", async () => {

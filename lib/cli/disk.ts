@@ -37,6 +37,13 @@ export async function plug(
     format: options.text("format"),
     id: options.text("id"),
   }, images.reader);
+  for (const { name } of request.disks.filter(({ format }) => format === undefined)) {
+    context.note(
+      `warning: disk ${
+        printable(name)
+      }: its overlay does not state its format; if it has backing files itself, QEMU opens them unlocked: state it with qemu-img rebase -u -F FORMAT`,
+    );
+  }
   const report = await plugDisk(session, record, {
     request,
     disks: resourcesOfQemu(session, [], request),
