@@ -37,6 +37,14 @@ export const FAILPOINTS = [
   "release.note-removed",
   "release.unnoted",
   "release.recorded",
+  // `disk plug`
+  "disk-plug.locked",
+  "disk-plug.node-added",
+  "disk-plug.device-added",
+  // `disk unplug`
+  "disk-unplug.requested",
+  "disk-unplug.device-deleted",
+  "disk-unplug.node-deleted",
   // `pause`
   "pause.stopped",
   "pause.remembered",

@@ -121,8 +121,12 @@ Deno.test("completion: a command of two words, one after the other", async () =>
   assert.deepEqual(await desk.bash("migrate", "in", "--ticket", "disk2"), ["disk2.img"]);
   assert.deepEqual(await desk.bash("migrate", "in", "--ticket", "x", "--", "lockvis"), ["lockvisor"]);
   assert.deepEqual(await desk.bash("migrate", "nonsense", "--"), []);
+  assert.deepEqual(await desk.bash("disk", ""), ["plug", "unplug"]);
+  assert.deepEqual(await desk.bash("disk", "plug", "vm1", "disk2"), ["disk2.img"]);
+  assert.deepEqual(await desk.bash("disk", "unplug", "vm1", "--time"), ["--timeout"]);
 
   assert.deepEqual(await desk.fish("lockvisor migr"), ["migrate"]);
+  assert.deepEqual(await desk.fish("lockvisor disk "), ["plug", "unplug"]);
   assert.deepEqual(await desk.fish("lockvisor migrate "), [...MIGRATIONS].sort());
   assert.deepEqual(await desk.fish("lockvisor --lockspace /x migrate pre"), ["prepare"]);
   assert.deepEqual(await desk.fish("lockvisor migrate cleanup --y"), ["--yes"]);
@@ -185,6 +189,8 @@ Deno.test("completion: every command that takes a guest offers the guests, and t
     "acquire",
     "attach",
     "break",
+    "disk plug",
+    "disk unplug",
     "migrate cancel",
     "migrate complete",
     "migrate prepare",

@@ -8,6 +8,7 @@ import * as hotplug from "./crash/hotplug_cases.ts";
 import { MIGRATION_CASES } from "./crash/migration_cases.ts";
 import * as running from "./crash/migrate_run_cases.ts";
 import * as pause from "./crash/pause_cases.ts";
+import * as plug from "./crash/plug_cases.ts";
 import * as start from "./crash/start_cases.ts";
 import * as stop from "./crash/stop_cases.ts";
 import { BINARY, World } from "./support/world.ts";
@@ -38,7 +39,7 @@ Deno.test("the program does not heed the variable, and the one for tests refuses
 });
 
 Deno.test("the program is killed in some test at each point that is named", () => {
-  const cases = [attach, breaking, hotplug, pause, running, start, stop].flatMap((module) =>
+  const cases = [attach, breaking, hotplug, pause, plug, running, start, stop].flatMap((module) =>
     Object.values(module).flat()
   );
   const played = new Set([...cases, ...MIGRATION_CASES].map(({ at }) => at));

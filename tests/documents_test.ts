@@ -65,7 +65,7 @@ Deno.test("documents: every command for the shell can be read by one", async () 
 
 Deno.test("README: its tables have every command, setting and task, and no other", () => {
   const commands = firstCells("README.md", "## Commands").flatMap((word) =>
-    /^lockvisor (migrate [a-z]+|[a-z]+)/.exec(word)?.[1] ?? []
+    /^lockvisor ((?:migrate|disk) [a-z]+|[a-z]+)/.exec(word)?.[1] ?? []
   );
   assert.deepEqual(commands.sort(), COMMANDS.map(({ name }) => name).sort());
 

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { COMMANDS } from "../lib/cli/commands.ts";
 import { EXIT_STATUSES } from "../lib/cli/help.ts";
 import { assertErrorObject } from "./support/guest_commands.ts";
+import { PlugScene, SCSI_DEVICE } from "./support/plug_scene.ts";
 import { BINARY, type Finished, World } from "./support/world.ts";
 
 /*
@@ -22,6 +23,7 @@ async function workingWorld() {
   const world = await World.create();
   const [held, spare] = [await world.disk("held"), await world.disk("spare")];
   const guest = await world.startRunning(["run", "--name", "vm1", "--disk", held, "--", "sleep", "600"]);
+  await PlugScene.start(world, "vm3");
   const works: Record<string, string[]> = {
     init: [`${world.directory}/new`],
     run: ["--name", "vm2", "--disk", spare, "--dry-run", "--", "true"],
@@ -37,6 +39,8 @@ async function workingWorld() {
     adopt: ["--pid", String(guest.pid), "--name", "vm1"],
     acquire: ["vm1", "--disk", spare],
     release: ["vm1", "--disk", spare],
+    "disk plug": ["vm3", spare, "--id", "d1", "--device", SCSI_DEVICE],
+    "disk unplug": ["vm3", "d1"],
     pause: ["vm1"],
     resume: ["vm1"],
     stop: ["past"],
@@ -68,6 +72,8 @@ const REFUSED: Record<string, string[]> = {
   adopt: ["--pid", "1", "--name", "vm2", "--disk", "/nowhere"],
   acquire: ["nobody", "--disk", "/nowhere"],
   release: ["nobody", "--disk", "/nowhere"],
+  "disk plug": ["nobody", "/nowhere"],
+  "disk unplug": ["nobody", "d1"],
   pause: ["nobody"],
   resume: ["nobody"],
   "migrate prepare": ["nobody", "--to", "ssh://hv2"],

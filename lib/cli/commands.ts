@@ -6,9 +6,9 @@ import { run as breakLock } from "./break.ts";
 import { run as check } from "./check.ts";
 import { run as completion } from "./completion.ts";
 import { daemon } from "./daemon.ts";
+import { DISK_COMMANDS } from "./disk_definitions.ts";
 import { run as doctor } from "./doctor.ts";
 import { run as gc } from "./gc.ts";
-import { acquire, release } from "./hotplug.ts";
 import { run as init } from "./init.ts";
 import { run as inspect } from "./inspect.ts";
 import { MIGRATE_COMMANDS } from "./migrate_definitions.ts";
@@ -253,24 +253,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
     ],
     run: adopt,
   },
-  {
-    name: "acquire",
-    summary: "lock disks and leases for a running guest, before they are plugged in: all or none",
-    arguments: [{ name: "GUEST", presence: "required" }],
-    options: [DISK_OPTION, LEASE_OPTION, JSON_OPTION],
-    details: [
-      "QEMU itself holds the locks, if the guest was started with its QMP socket; else a tiny process beside the guest, which ends with it. What the guest has already with the same access needs nothing.",
-    ],
-    run: acquire,
-  },
-  {
-    name: "release",
-    summary: "give disks and leases of a running guest up, after they were unplugged",
-    arguments: [{ name: "GUEST", presence: "required" }],
-    options: [DISK_OPTION, LEASE_OPTION, JSON_OPTION],
-    details: ["What the guest does not hold is a warning and no failure."],
-    run: release,
-  },
+  ...DISK_COMMANDS,
   {
     name: "pause",
     summary: "pause a guest, which keeps its locks unless told otherwise",

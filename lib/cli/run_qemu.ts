@@ -4,6 +4,7 @@ import type { HostSession } from "../host_session.ts";
 import { readMounts } from "../identity/mounts.ts";
 import { resolveResource, type ResourceSpec } from "../identity/resource.ts";
 import { type NamedFiles, readImageFiles, type StatedImage } from "../image/image_reader.ts";
+import type { ImageReader } from "../qemu/image_chain.ts";
 import { mergeDisks } from "../qemu/merge_disks.ts";
 import type { QemuProgram } from "../qemu/program.ts";
 import { understandQemu, type UnderstoodQemu } from "../qemu/understand.ts";
@@ -27,24 +28,33 @@ export interface QemuStart {
 
 /** Understands the command line of a QEMU. @throws {LockvisorError} as `understandQemu` */
 export async function understand({ args, directory }: QemuProgram, context: CliContext): Promise<QemuStart> {
-  const images: { image: StatedImage; files: NamedFiles }[] = [];
+  const images = rememberImages((line) => context.note(`warning: ${line}`));
   const understood = await understandQemu(args, {
     directory,
-    images: {
-      read: async (image) => {
-        const files = await readImageFiles(image);
-        images.push({ image, files });
-        return files;
-      },
-      warn: (line) => context.note(`warning: ${line}`),
-    },
+    images: images.reader,
     config: {
       read: readConfigFile,
       readDefault: () => isPresent(DEFAULT_CONFIG) ? readConfigFile(DEFAULT_CONFIG) : undefined,
     },
   });
+  return { understood, confirm: images.confirm };
+}
+
+/** Reads images, and can tell afterwards whether they still name the same files. */
+export function rememberImages(warn: (line: string) => void): {
+  reader: ImageReader;
+  confirm: QemuStart["confirm"];
+} {
+  const images: { image: StatedImage; files: NamedFiles }[] = [];
   return {
-    understood,
+    reader: {
+      read: async (image) => {
+        const files = await readImageFiles(image);
+        images.push({ image, files });
+        return files;
+      },
+      warn,
+    },
     confirm: async () => {
       for (const { image, files } of images) {
         if (JSON.stringify(await readImageFiles(image)) !== JSON.stringify(files)) throw changed(image);
@@ -63,7 +73,7 @@ function changed({ path }: StatedImage): LockvisorError {
 export function resourcesOfQemu(
   { config: { host, storage } }: HostSession,
   given: readonly ResourceSpec[],
-  { disks }: UnderstoodQemu,
+  { disks }: Pick<UnderstoodQemu, "disks">,
 ): ResourceSpec[] {
   const all = [...given.filter(({ type }) => type === "disk"), ...disks];
   const inodes = inodesOf(all.map(({ name }) => name));

@@ -15,6 +15,7 @@ import { isCount, isText, JsonFields, WrongShape } from "../files/json_shape.ts"
 import { readGrant, readGrants } from "../lockspace/granted_key.ts";
 import { readMigration } from "../lockspace/noted_migration.ts";
 import { readProcessIdentity } from "../process/process_identity.ts";
+import { type PluggedDisk, readPluggedDisk } from "./plugged_disk.ts";
 
 /** The states in a guest's life. */
 export type GuestState =
@@ -83,6 +84,8 @@ export interface GuestRecord {
   pending?: PendingChange;
   /** It is on its way to or from another host: its carriers have one slot of each key that moves. */
   migration?: Migration;
+  /** The disks that were plugged in by `disk plug`. */
+  plugged?: readonly PluggedDisk[];
   command: string[];
   qmp: string | null;
   onLockFailure: OnLockFailure;
@@ -117,6 +120,7 @@ export function parseGuestRecord(value: unknown): GuestRecord {
     ...(fields.get("halted", isOptionalTrue, "true") === undefined ? {} : { halted: true }),
     ...readPending(fields),
     ...readMigration(fields),
+    ...readPlugged(fields),
     command: fields.list("command", readText),
     qmp: fields.optionalText("qmp") ?? null,
     onLockFailure: fields.get("onLockFailure", isOnLockFailure, "pause, kill or ignore"),
@@ -244,6 +248,15 @@ function isKnown(value: unknown): value is Known {
 function readPending(fields: JsonFields): { pending?: PendingChange } {
   const pending = fields.get("pending", isOptionalChange, "pause, pause-release or resume");
   return pending === undefined ? {} : { pending };
+}
+
+function readPlugged(fields: JsonFields): { plugged?: readonly PluggedDisk[] } {
+  if (fields.get("plugged", isOptionalList, "a list") === undefined) return {};
+  return { plugged: fields.list("plugged", readPluggedDisk) };
+}
+
+function isOptionalList(value: unknown): value is unknown[] | undefined {
+  return value === undefined || Array.isArray(value);
 }
 
 function isOptionalChange(value: unknown): value is PendingChange | undefined {

@@ -202,6 +202,14 @@ export class GuestStore {
     }
   }
 
+  /**
+   * Runs an operation that plugs a disk into a guest, or out of it, while no other lockvisor on this host does that to the
+   * same guest: it consists of several operations on the guest, and others may come between them.
+   */
+  withPlugging<Result>(uuid: string, operation: () => Promise<Result>): Promise<Result> {
+    return this.withGuest(`${uuid}.plug`, operation);
+  }
+
   /** Takes a guest's record away if it still is the one of this process. */
   remove(record: GuestRecord): void {
     this.#exclusively(() => {

@@ -1,10 +1,13 @@
 import { formatTicket, type MigrationTicket } from "../domain_migration.ts";
+import type { PluggedReport } from "../disk_plug.ts";
+import type { UnpluggedReport } from "../disk_unplug.ts";
 import type { Forecast, Holder, Inspection, ResolvedResource } from "../driver/contract.ts";
 import type { LockvisorError } from "../errors.ts";
 import type { AttachedGuest } from "../manager/attach_guests.ts";
 import type { GuestRecord } from "../manager/guest_record.ts";
 import type { ObservedGuest } from "../manager/guest_view.ts";
 import type { HotplugReport } from "../manager/hotplug_plan.ts";
+import type { PlugRequest } from "../qemu/plug_request.ts";
 import type { StoppedGuest } from "../guest_stop.ts";
 import type { FoundMigration, MigrationOutcome, ObservedMigration } from "../host_migrations.ts";
 
@@ -32,6 +35,25 @@ export function hotplugResult({ done, warnings }: HotplugReport) {
     result: kind,
   }));
   return { resources, warnings };
+}
+
+/** A disk that was plugged into a guest, and what was locked for it. */
+export function pluggedResult(
+  { uuid, name }: GuestRecord,
+  { id, path, node }: PlugRequest,
+  { outcome, locks }: PluggedReport,
+) {
+  const disk = { id, path, node: node.name, format: node.driver };
+  return { guest: { uuid, name }, disk, outcome, ...hotplugResult(locks) };
+}
+
+/** A disk that was unplugged from a guest, and what was released. */
+export function unpluggedResult(
+  { uuid, name }: GuestRecord,
+  id: string,
+  { outcome, locks }: UnpluggedReport,
+) {
+  return { guest: { uuid, name }, disk: { id }, outcome, ...hotplugResult(locks) };
 }
 
 /** A guest after a pause or a resume, with what it has given up; `lockState` is libvirt's lock state, as text. */

@@ -99,9 +99,15 @@ export class Crash implements AsyncDisposable {
   }
 
   /** Starts QEMU under lock; with a monitor it is waited for until it answers. */
-  async startQemu(name: string, disk: string, monitor: "with-monitor" | "without-monitor"): Promise<void> {
+  async startQemu(
+    name: string,
+    disk: string,
+    monitor: "with-monitor" | "without-monitor",
+    devices: string[] = [],
+  ): Promise<void> {
     const socket = `${this.world.directory}/${name}.qmp`;
-    const extra = monitor === "with-monitor" ? ["-qmp", `unix:${socket},server=on,wait=off`] : [];
+    const monitors = monitor === "with-monitor" ? ["-qmp", `unix:${socket},server=on,wait=off`] : [];
+    const extra = [...monitors, ...devices];
     const options = monitor === "with-monitor" ? ["--qmp", socket] : [];
     const command = qemuCommand(disk, { extra });
     await this.world.startRunning(["run", "--name", name, ...options, "--disk", disk, "--", ...command]);

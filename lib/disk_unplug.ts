@@ -1,0 +1,152 @@
+import { resourcesDetach } from "./domain_lock.ts";
+import { LockvisorError } from "./errors.ts";
+import { failpoint } from "./failpoint.ts";
+import { resolveOnHost } from "./host_lock.ts";
+import type { HostSession } from "./host_session.ts";
+import type { ResourceSpec } from "./identity/resource.ts";
+import { currentRecord } from "./manager/attached_record.ts";
+import type { GuestRecord } from "./manager/guest_record.ts";
+import type { HotplugReport } from "./manager/hotplug_plan.ts";
+import { type PlugMonitor, withPlugMonitor } from "./manager/plug_device.ts";
+import { lookAtPlug, type PlugView } from "./manager/plug_view.ts";
+import { type PluggedDisk, withPlugged } from "./manager/plugged_disk.ts";
+import { nodeNameOf } from "./qemu/plug_request.ts";
+
+/** What unplugging a disk has done. */
+export interface UnpluggedReport {
+  outcome: "unplugged" | "not-plugged";
+  locks: HotplugReport;
+}
+
+/** A disk to unplug, and how long its guest may take. */
+export interface DiskToUnplug {
+  id: string;
+  timeoutMs: number;
+}
+
+/**
+ * Has a guest give a disk up, then releases what nothing else in the guest uses. Again it does what is left to do.
+ * @throws {LockvisorError} `locked` when the guest does not give it up: nothing is released then; `data` for an id that
+ * is no disk's
+ */
+export function unplugDisk(
+  session: HostSession,
+  guest: GuestRecord & { qmp: string },
+  { id, timeoutMs }: DiskToUnplug,
+): Promise<UnpluggedReport> {
+  const { store } = session;
+  return store.withPlugging(guest.uuid, async () => {
+    const record = { ...currentRecord(store, guest), qmp: guest.qmp };
+    const inUse = await withPlugMonitor(record, async (monitor) => {
+      const view = await lookAtPlug(monitor.client, id);
+      const entry = whatLeaves(session, record, { id, view });
+      if (entry === undefined) return undefined;
+      store.update(record, (current) => ({ ...current, plugged: withPlugged(current.plugged, id, entry) }));
+      if (view.device.kind !== "absent") await removeDevice(monitor, record, { id, timeoutMs });
+      failpoint("disk-unplug.device-deleted");
+      if (view.nodes.some(({ name }) => name === entry.node)) await monitor.removeNode(entry.node);
+      failpoint("disk-unplug.node-deleted");
+      return await openFiles(monitor, id);
+    });
+    if (inUse === undefined) {
+      return {
+        outcome: "not-plugged",
+        locks: { done: [], warnings: [`guest "${record.name}" has no disk "${id}"`] },
+      };
+    }
+    return { outcome: "unplugged", locks: await endPlug(session, record, { id, inUse }) };
+  });
+}
+
+/** What there is of an id, in QEMU or written down; undefined when there is nothing. */
+function whatLeaves(
+  session: HostSession,
+  record: GuestRecord,
+  { id, view: { device, nodes } }: { id: string; view: PlugView },
+): PluggedDisk | undefined {
+  if (device.kind === "other") {
+    throw new LockvisorError("data", `the device "${id}" of guest "${record.name}" has no disk in it`);
+  }
+  const noted = record.plugged?.find((each) => each.id === id);
+  const node = device.kind === "disk" ? device.node : noted?.node ?? nodeNameOf(id);
+  const there = nodes.find(({ name }) => name === node);
+  if (device.kind === "absent" && there === undefined && noted === undefined) return undefined;
+  const used = there === undefined ? [] : recordedAs(session, record, there.files);
+  return { id, node, disks: [...noted?.disks ?? [], ...used] };
+}
+
+async function removeDevice(
+  monitor: PlugMonitor,
+  { name }: GuestRecord,
+  { id, timeoutMs }: DiskToUnplug,
+): Promise<void> {
+  const end = await monitor.removeDevice({
+    id,
+    timeoutMs,
+    onRequested: () => failpoint("disk-unplug.requested"),
+  });
+  if (end === "gone") return;
+  const why = end === "refused"
+    ? "has refused to give the disk up"
+    : `has not given the disk up within ${timeoutMs / 1000} s, as one without a running system does`;
+  throw new LockvisorError(
+    "locked",
+    `guest "${name}" ${why}: disk "${id}" stays plugged in and locked; let the guest's system take its part, then run lockvisor disk unplug ${name} ${id} again`,
+  );
+}
+
+/** The files that QEMU has open, and the node of an id is not among them any more. */
+export async function openFiles(monitor: PlugMonitor, id: string): Promise<string[]> {
+  const { nodes } = await lookAtPlug(monitor.client, id);
+  return [...new Set(nodes.flatMap(({ files }) => files))];
+}
+
+/** Releases what was locked for an id and nothing in QEMU uses, then forgets the id. */
+export async function endPlug(
+  session: HostSession,
+  record: GuestRecord,
+  { id, inUse }: { id: string; inUse: readonly string[] },
+): Promise<HotplugReport> {
+  const { store } = session;
+  const current = currentRecord(store, record);
+  const leaving = new Set(current.plugged?.find((each) => each.id === id)?.disks.map(({ name }) => name));
+  const used = new Set(recordedAs(session, current, inUse).map(({ name }) => name));
+  const released = current.resources.filter(({ type, name }) =>
+    type === "disk" && leaving.has(name) && !used.has(name)
+  ).map(({ type, name, access }): ResourceSpec => ({ type, name, access }));
+  const locks = released.length === 0
+    ? { done: [], warnings: [] }
+    : await resourcesDetach(await session.domainLock(current), current, released);
+  store.update(current, ({ plugged, ...rest }) => {
+    const left = withPlugged(plugged, id, undefined);
+    return left.length === 0 ? rest : { ...rest, plugged: left };
+  });
+  return locks;
+}
+
+/** Which of a guest's disks some files are, whatever they are called; relative names are meant from where QEMU runs. */
+function recordedAs(
+  session: HostSession,
+  { resources, carriers: [{ pid }] }: GuestRecord,
+  files: readonly string[],
+): PluggedDisk["disks"] {
+  const names = new Set(files);
+  const keys = new Set(files.flatMap((name) => keysOf(session, name, pid)));
+  return resources.filter(({ type, name, keys: recorded }) =>
+    type === "disk" &&
+    (names.has(name) || recorded.some((key) => keys.has(key)) ||
+      keysOf(session, name, pid).some((key) => keys.has(key)))
+  ).map(({ name, access }) => ({ name, access }));
+}
+
+/** The keys of a file as a whole; none for what is not there any more, or is no disk. */
+function keysOf(session: HostSession, file: string, pid: number): string[] {
+  const name = /^(\/|[^/]*:)/.test(file) ? file : `/proc/${pid}/cwd/${file}`;
+  try {
+    const { identities } = resolveOnHost(session, { type: "disk", name, access: "readonly" });
+    return identities.filter(({ scope }) => scope === "whole").map(({ key }) => key);
+  } catch (error) {
+    if (error instanceof LockvisorError) return [];
+    throw error;
+  }
+}

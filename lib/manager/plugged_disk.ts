@@ -1,0 +1,35 @@
+import type { Access } from "../access.ts";
+import { isAccess } from "../access.ts";
+import { JsonFields } from "../files/json_shape.ts";
+
+/** A disk that is plugged in, or on its way in or out. Written down, so that a call that was cut off can be repeated. */
+export interface PluggedDisk {
+  /** The id of its device in QEMU. */
+  id: string;
+  /** The node that the device has. */
+  node: string;
+  /** What is to be released when it has gone: until it is plugged in, what was locked for it and for nothing before. */
+  disks: { name: string; access: Access }[];
+}
+
+/** Reads what a record says of one. @throws {WrongShape} */
+export function readPluggedDisk(value: unknown): PluggedDisk {
+  const fields = new JsonFields(value, "a plugged disk");
+  return {
+    id: fields.text("id"),
+    node: fields.text("node"),
+    disks: fields.list("disks", (each) => {
+      const disk = new JsonFields(each, "a disk");
+      return { name: disk.text("name"), access: disk.get("access", isAccess, "an access") };
+    }),
+  };
+}
+
+/** A list without one id, and with what takes its place. */
+export function withPlugged(
+  list: readonly PluggedDisk[] | undefined,
+  id: string,
+  disk: PluggedDisk | undefined,
+): PluggedDisk[] {
+  return [...(list ?? []).filter((each) => each.id !== id), ...disk === undefined ? [] : [disk]];
+}
