@@ -67,7 +67,7 @@ export interface MovedGuest {
   /** Whether it has all of its locks there; if not, in words, who has the others. */
   locks: { outcome: "complete" | "waiting"; holders: string };
   sent: SentGuest;
-  /** From the last byte to the word that it runs there, in milliseconds. */
+  /** From the word that all of it has come there to the word that it runs there, in milliseconds: what is ours. */
   handOverMs: number;
   /** From the stop of its processors here to the word that it runs there, in milliseconds; undefined if they stood still. */
   stoodStillMs: number | undefined;

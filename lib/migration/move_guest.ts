@@ -53,6 +53,8 @@ interface Way {
 interface Arrived {
   pid: number;
   sent: SentGuest;
+  /** When both sides had said so, by performance.now(). */
+  at: number;
 }
 
 async function moveThrough(move: Move, way: Way): Promise<MovedGuest> {
@@ -93,9 +95,10 @@ async function bring(move: Move, way: Way, ticket: string): Promise<Arrived> {
   await move.locks.holdAgain();
   tellStage(move, "ready");
   const sent = await send(move, way);
+  const at = performance.now();
   failpoint("migrate-run.completed");
   tellStage(move, "sent");
-  return { pid, sent };
+  return { pid, sent, at };
 }
 
 /** Has QEMU send the guest, and gives up at once when the destination does not get it. */
@@ -193,7 +196,7 @@ async function endThere(move: Move, { link, isTold }: Way, error: unknown): Prom
 }
 
 /** There is no way back: the guest may run at the destination from now on. */
-async function goForward(move: Move, way: Way, { pid, sent }: Arrived): Promise<MovedGuest> {
+async function goForward(move: Move, way: Way, { pid, sent, at }: Arrived): Promise<MovedGuest> {
   const { locks, watch } = move;
   way.link.tell({ order: "go" });
   failpoint("migrate-run.going");
@@ -222,7 +225,7 @@ async function goForward(move: Move, way: Way, { pid, sent }: Arrived): Promise<
     pid,
     locks: { outcome, holders },
     sent,
-    handOverMs: runsAt - sent.sentAt,
+    handOverMs: runsAt - at,
     stoodStillMs: sent.stoppedAt === undefined ? undefined : runsAt - sent.stoppedAt,
   };
 }

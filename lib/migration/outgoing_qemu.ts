@@ -37,8 +37,6 @@ export interface SentGuest {
   downtimeMs: number | undefined;
   /** When the guest's processors stopped, by performance.now(); undefined when they stood still before. */
   stoppedAt: number | undefined;
-  /** When QEMU had sent everything, by performance.now(). */
-  sentAt: number;
   /** What the processors are to do where it has come to. */
   processors: Processors;
 }
@@ -176,7 +174,6 @@ export class OutgoingQemu {
               progress: state.progress,
               downtimeMs: state.downtimeMs,
               stoppedAt: processors === "run" ? this.#stoppedAt : undefined,
-              sentAt: performance.now(),
               processors,
             };
           case "failed":
