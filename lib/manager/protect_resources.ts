@@ -1,6 +1,5 @@
 import type { Driver, Forecast, Holder } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
-import { failpoint } from "../failpoint.ts";
 import type { ResolvedResource } from "../identity/resource.ts";
 import { lifeOf } from "../process/process_identity.ts";
 import { runningGuest } from "./attached_record.ts";
@@ -68,7 +67,6 @@ async function protect(
       record: changeResource(store, record, recorded, (current) => ({ ...current, unprotected })),
     };
   }
-  failpoint("acquire.carried");
   const { carrier, grants } = result;
   const updated = store.update(record, (current) => ({
     ...current,
@@ -80,7 +78,6 @@ async function protect(
       return { ...rest, keys: driver.keysOf(wanted) };
     }),
   }));
-  failpoint("acquire.recorded");
   return { outcome: "protected", record: updated };
 }
 
