@@ -11,6 +11,7 @@ import {
   uriOf,
 } from "./support/migration_world.ts";
 import { assertChangesNothing } from "./support/unchanged.ts";
+import { until } from "./support/until.ts";
 import type { World } from "./support/world.ts";
 
 function prepare(host: World, guest: string, ...options: string[]) {
@@ -127,6 +128,10 @@ Deno.test("neither side is completed or cancelled before or after its time", asy
   await refuse(end(source, "cancel"), 75, /cancel the migration there first, then here again/);
   await leaving.send(uriOf(incoming.place));
   await leaving.sent();
+  await until(
+    "QEMU has taken away the socket that the guest came by",
+    async () => !await Deno.lstat(`${incoming.place}.mig`).then(() => true, () => false),
+  );
   await refuse(end(source, "cancel"), 65, /cannot go on here: its QEMU has sent everything \(postmigrate\)/);
   await refuse(end(destination, "cancel"), 75, /has come and may have run here/);
   assert.deepEqual([await leaving.state(), await incoming.state()], ["postmigrate", "running"]);
