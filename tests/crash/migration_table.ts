@@ -27,10 +27,19 @@ export function killText(crash: MigrationCrash): string {
   return `${stageText(crash)}: ${killedText(crash)}`;
 }
 
-function stageText({ stage, before, kill }: MigrationCrash): string {
+/** The command is held up from outside in that moment: how far it has come with giving slots up is not always the same. */
+function sendingBegins({ kill }: MigrationCrash): boolean {
+  return kill.kind === "command" && kill.when === "sending-begins";
+}
+
+const SOME_OF_B = "slots a, and those of b that it had not given up";
+
+function stageText(crash: MigrationCrash): string {
+  const { stage, before } = crash;
   if (before !== undefined) return "the destination is cancelled";
-  const begins = kill.kind === "command" && kill.when === "sending-begins";
-  return begins ? `${STAGE_WORDS[stage]}, and QEMU begins to send meanwhile` : STAGE_WORDS[stage];
+  return sendingBegins(crash)
+    ? `${STAGE_WORDS[stage]}, and QEMU begins to send meanwhile`
+    : STAGE_WORDS[stage];
 }
 
 function killedText({ kill }: MigrationCrash): string {
@@ -67,7 +76,7 @@ export function tableOf(played: readonly PlayedCrash[]): string {
   const rows = played.map(({ crash, source, destination }) => [
     stageText(crash),
     killedText(crash),
-    source,
+    sendingBegins(crash) ? source.replace(/both slots|slots a, some b/, SOME_OF_B) : source,
     destination,
     operatorText(crash),
     endText(crash.ends),
