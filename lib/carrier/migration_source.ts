@@ -119,6 +119,17 @@ function cameIn({ name, holders }: { name: string; holders: readonly Holder[] })
   );
 }
 
+/** Who has slot b of a key beside the guest itself, as far as its notes tell. */
+function othersWithSlot(
+  lockspace: Lockspace,
+  key: string,
+  { carriers, host }: { carriers: readonly Carrier[]; host: { id: string; name: string } },
+): Holder[] {
+  const seen = observeSlot(lockspace, key, "b", kernelFlocks());
+  return holdersOfKey(lockspace, key, seen, host).holders
+    .filter(({ pid }) => !carriers.some((carrier) => carrier.pid === pid));
+}
+
 /** Lets whoever has the ticket in: an offer beside each key, then slot b of each is given up. */
 export async function offerSlots(
   lockspace: Lockspace,
@@ -139,9 +150,12 @@ export async function offerSlots(
   const wanted = keys.map((key): WantedSlot => ({ key, mode: modeOf(running, key) }));
   const judge = patience();
   const passed = () => failpoint("migrate-prepare.slot-taken");
-  while (takeSlots(lockspace, carriers, { wanted, slot: "b", passed }).outcome !== "taken") {
+  while (true) {
+    const result = takeSlots(lockspace, carriers, { wanted, slot: "b", passed });
+    if (result.outcome === "taken") break;
     // Whoever looks at a slot on shared storage has it for an instant.
-    if (await judge([]) === "final") throw cameIn({ name, holders: [] });
+    if (await judge([]) === "again") continue;
+    throw cameIn({ name, holders: othersWithSlot(lockspace, result.key, { carriers, host }) });
   }
   for (const { step, keys } of batchesOf(offerSteps(wanted))) {
     switch (step) {
@@ -248,12 +262,10 @@ async function takeToKeep(
   });
   if (result.outcome === "lost") return result;
   if (result.outcome === "refused") {
-    const seen = observeSlot(lockspace, result.key, "b", kernelFlocks());
-    const holders = holdersOfKey(lockspace, result.key, seen, host).holders;
     return {
       outcome: "taken",
       key: result.key,
-      holders: holders.filter(({ pid }) => !carriers.some((each) => each.pid === pid)),
+      holders: othersWithSlot(lockspace, result.key, { carriers, host }),
     };
   }
   failpoint("migrate-cancel.taken");
