@@ -9,6 +9,7 @@ import {
   ANOTHER_USER,
   freeFiles,
   guestOfAnother,
+  isStopped,
   processName,
   processState,
   records,
@@ -28,14 +29,14 @@ peerPid(0);
 
 /** Refused for want of a right, with the process named, and with nothing changed. */
 async function assertChangesNothing(world: World, guest: Guest, args: string[]): Promise<void> {
-  const before = { records: records(world), free: await freeFiles(world), state: processState(guest.pid) };
+  const before = { records: records(world), free: await freeFiles(world), stopped: isStopped(guest.pid) };
   const { code, stdout, stderr } = await without(world, "sys_ptrace", args);
   assert.deepEqual({ code, stdout }, { code: 77, stdout: "" }, args.join(" "));
   assert.match(
     stderr,
     new RegExp(`^lockvisor: cannot see the descriptors of process ${guest.pid}; .*CAP_SYS_PTRACE.*\n$`),
   );
-  const after = { records: records(world), free: await freeFiles(world), state: processState(guest.pid) };
+  const after = { records: records(world), free: await freeFiles(world), stopped: isStopped(guest.pid) };
   assert.deepEqual(after, before, args.join(" "));
 }
 

@@ -32,6 +32,11 @@ export function processState(pid: number): string {
   return /^State:\s+(\S)/m.exec(Deno.readTextFileSync(`/proc/${pid}/status`))![1]!;
 }
 
+/** Whether a process is stopped: one that goes on may be at work (`R`) or wait for some (`S`) at any moment. */
+export function isStopped(pid: number): boolean {
+  return processState(pid) === "T";
+}
+
 /** The texts of all records. */
 export function records(world: World): string[] {
   const directory = `${world.runtimeDir}/guests`;
