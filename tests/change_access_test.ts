@@ -6,6 +6,7 @@ import { holders } from "./support/holders.ts";
 import { canLock, snapshot } from "./support/kernel.ts";
 import { monitoredGuest } from "./support/monitored_guest.ts";
 import { steer } from "./support/remote_flock.ts";
+import { until } from "./support/until.ts";
 import { type Finished, World } from "./support/world.ts";
 
 /** Has a change done, or refused: its exit status and what it says. */
@@ -128,6 +129,31 @@ function inContent(files: readonly string[]): string[] {
     line.includes("/guests/") ? line.replace(/ \d+$/, "") : line
   );
 }
+
+Deno.test("a slot that was lost on the way is taken back as soon as whoever looks at it has let it go", async () => {
+  await using world = await World.create();
+  const disk = await world.disk("a");
+  await start(world, "vm1", `${disk},access=readonly`);
+  const reader = await start(world, "vm2", `${disk},access=readonly`);
+  const keys = keysOf(world, "vm1", disk);
+  const killed = await changeAccess(world, ["vm1", disk], { LOCKVISOR_FAILPOINT: "change-access.refused" });
+  assert.equal(killed.signal, "SIGKILL", killed.stderr);
+  assert.deepEqual(modesOf(world, "vm1", keys), ["a, b READ", READ[1]]);
+  await reader.kill();
+  const contender = await Deno.open(`${world.lockspace}/${keys[0]}.a`, { read: true, write: true });
+  contender.lockSync(true);
+  let hasEnded = false;
+  const attaching = world.run(["attach", "vm1"]).finally(() => hasEnded = true);
+  const turn = `${world.runtimeDir}/guests/${recordOf(world, "vm1").uuid}.lock`;
+  await until("attach works on the guest", async () => hasEnded || !await canLock(turn));
+  for (let look = 0; look < 20; look++) assert.equal(await canLock(turn), false, "attach has not waited");
+  contender.close();
+  const attached = await attaching;
+  assert.deepEqual([attached.code, attached.stderr], [0, ""]);
+  assert.match(attached.stdout, /finished the change of access to disk \S+\/a that was cut off/);
+  assert.deepEqual(modesOf(world, "vm1", keys), READ);
+  await assertWell(world);
+});
 
 Deno.test("between shared and readonly no lock is touched, and the notes tell the new access", async () => {
   await using world = await World.create();
