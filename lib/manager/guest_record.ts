@@ -49,6 +49,8 @@ export interface RecordedResource {
   unprotected?: UnprotectedResource;
   /** A release is on its way, or was cut off: its locks may be gone, and nobody takes them again. */
   leaving?: true;
+  /** The access that it is about to have, or a change to that was cut off: its locks may be in either mode. */
+  changing?: Access;
 }
 
 /** What a guest would have locked, and who had it when that was looked at last. */
@@ -188,6 +190,9 @@ function readResource(value: unknown): RecordedResource {
     keys: fields.list("keys", readKey),
     ...readUnprotected(fields),
     ...(fields.get("leaving", isOptionalTrue, "true") === undefined ? {} : { leaving: true }),
+    ...(fields.get("changing", isAnything, "an access") === undefined
+      ? {}
+      : { changing: fields.get("changing", isAccess, "an access") }),
   };
 }
 
