@@ -66,7 +66,9 @@ export function knownKeys({ leaseKeys, resources, givenUp, carriers }: GuestReco
  */
 export function isAsRecorded(record: GuestRecord, held: HeldLocks): boolean {
   if (record.pending !== undefined || record.state === "lock-lost") return false;
-  if (record.resources.some(({ leaving, unprotected }) => leaving || unprotected !== undefined)) return false;
+  if (record.resources.some(({ leaving, unprotected, written }) => leaving || unprotected || written)) {
+    return false;
+  }
   // Where the kernel shows no locks, what is open need not be locked.
   if (held.ofGuest(record.carriers[0]).some(({ proof }) => proof === "open")) return false;
   const wanted = wantedKeys(record);

@@ -90,8 +90,9 @@ export const guestResult = z.object({
     resource.extend({
       keys: z.array(z.string()),
       locked: known,
-      unprotected: z.object({ holder: holder.nullable() }).optional().meta({
-        description: "somebody else had it, and the guest goes without its lock (setting enforce)",
+      unprotected: z.object({ holder: holder.nullable(), access: access.optional() }).optional().meta({
+        description:
+          "somebody else had it, and the guest goes without its lock (setting enforce, reconcile); with access: it uses it so, and its lock is for reading only",
       }),
     }),
   ),
