@@ -246,13 +246,3 @@ function describe(
     throw error;
   }
 }
-
-/** TEMPORARY STUB until the change of access is merged. */
-export async function resourcesChangeAccess(
-  lock: DomainLock,
-  guest: GuestRecord,
-  resources: readonly ResourceSpec[],
-): Promise<HotplugReport> {
-  await resourcesDetach(lock, guest, resources);
-  return await resourcesAttach(lock, guest, resources);
-}
