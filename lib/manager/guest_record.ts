@@ -56,6 +56,8 @@ export interface RecordedResource {
   seen?: true;
   /** A release is on its way, or was cut off: its locks may be gone, and nobody takes them again. */
   leaving?: true;
+  /** The access that it is about to have, or a change to that was cut off: its locks may be in either mode. */
+  changing?: Access;
 }
 
 /** What a guest would have locked, and who had it when that was looked at last. */
@@ -211,6 +213,9 @@ function readResource(value: unknown): RecordedResource {
     ...(fields.get("followed", isOptionalTrue, "true") === undefined ? {} : { followed: true }),
     ...(fields.get("seen", isOptionalTrue, "true") === undefined ? {} : { seen: true }),
     ...(fields.get("leaving", isOptionalTrue, "true") === undefined ? {} : { leaving: true }),
+    ...(fields.get("changing", isAnything, "an access") === undefined
+      ? {}
+      : { changing: fields.get("changing", isAccess, "an access") }),
   };
 }
 

@@ -7,7 +7,7 @@ import { lifeOf } from "../process/process_identity.ts";
 import { damagedRecord } from "./find_guest.ts";
 import type { GuestRecord, GuestState } from "./guest_record.ts";
 import type { GuestStore, RecordEntry } from "./guest_store.ts";
-import { claimsOf, heldByKey } from "./lost_locks.ts";
+import { changingKeys, claimsOf, heldByKey } from "./lost_locks.ts";
 
 /** A guest as `status` shows it: the record's words, the kernel's facts. */
 export interface GuestView {
@@ -163,7 +163,7 @@ export function isLockvisor(pid: number): boolean {
 
 /** The view of a guest, as a function of its record and of what the kernel shows of its keys. */
 export function viewOf(record: GuestRecord, evidence: readonly LockEvidence[], state: GuestState): GuestView {
-  const held = heldByKey(evidence);
+  const held = heldByKey(evidence, changingKeys(record.resources));
   return {
     uuid: record.uuid,
     name: record.name,
@@ -190,8 +190,12 @@ function lockedOf(held: readonly Known[]): Known {
   return held.includes(null) ? null : true;
 }
 
-function countLocks({ givenUp }: GuestRecord, evidence: readonly LockEvidence[]): ObservedGuest["locks"] {
-  const excused = new Set(givenUp.map(({ key }) => key));
+function countLocks(
+  { givenUp, resources }: GuestRecord,
+  evidence: readonly LockEvidence[],
+): ObservedGuest["locks"] {
+  const excused = changingKeys(resources);
+  for (const { key } of givenUp) excused.add(key);
   return {
     held: evidence.filter(({ held }) => held === true).length,
     unknown: evidence.filter(({ held }) => held === null).length,

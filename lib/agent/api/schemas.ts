@@ -104,7 +104,7 @@ export const guestsResult = z.object({
 });
 export const hotplugResult = z.object({
   resources: z.array(
-    resource.extend({ result: z.enum(["lock", "held", "unprotected", "unlock", "not-held"]) }),
+    resource.extend({ result: z.enum(["lock", "held", "changed", "unprotected", "unlock", "not-held"]) }),
   ),
   warnings: z.array(z.string()),
 });
