@@ -61,6 +61,18 @@ function unique(changes: readonly AccessChange[]): AccessChange[] {
   return [...new Map(changes.map((each) => [each.recorded, each])).values()];
 }
 
+/**
+ * The same for a guest that nobody else works on, and that nothing is to be finished of.
+ * @throws {LockvisorError} `locked` with the holders' names
+ */
+export function changeAccessNow(
+  context: Pick<AttachedContext, "store" | "driver">,
+  record: GuestRecord,
+  changes: readonly AccessChange[],
+): Promise<GuestRecord> {
+  return change({ ...context, plugin: record.plugin, hostId: record.hostId }, record, changes);
+}
+
 /** What may be refused goes first, and what cannot be taken back goes last. */
 async function change(
   context: AttachedContext,
