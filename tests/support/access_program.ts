@@ -7,6 +7,7 @@ import { driverConfigOf, managerOptionsOf } from "./drivers.ts";
 import type { World } from "./world.ts";
 
 // Changes the access of disks of a guest that runs: GUEST DISK[,access=ACCESS] …, in the world that the environment names.
+// READONLY_DISKS is the setting `readonly`.
 const [guest, ...disks] = Deno.args as [string, ...string[]];
 const world = {
   lockspace: Deno.env.get("LOCKVISOR_LOCKSPACE")!,
@@ -17,7 +18,8 @@ const world = {
 try {
   const options = managerOptionsOf(world);
   const record = findLivingGuest(options.store, guest);
-  const plugin = await loadPlugin(record.plugin, driverConfigOf(world));
+  const readonlyDisks = Deno.env.get("READONLY_DISKS") === "none" ? "none" : "lock";
+  const plugin = await loadPlugin(record.plugin, { ...driverConfigOf(world), readonlyDisks });
   const { done } = await resourcesChangeAccess({ plugin, options }, record, disks.map(parseDisk));
   for (const { kind, resource } of done) console.log(`${kind} ${resource.name} ${resource.access}`);
 } catch (error) {
