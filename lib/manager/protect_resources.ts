@@ -2,6 +2,7 @@ import type { Driver, Forecast, Holder } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
 import type { ResolvedResource } from "../identity/resource.ts";
 import { lifeOf } from "../process/process_identity.ts";
+import { applyChanges } from "./apply_access.ts";
 import { runningGuest } from "./attached_record.ts";
 import type { AccessChange } from "./access_plan.ts";
 import { type GuestRecord, type RecordedResource, withGrants } from "./guest_record.ts";
@@ -100,9 +101,8 @@ async function strengthen(
   record: GuestRecord,
   change: AccessChange,
 ) {
-  const { changeAccessNow } = await import("./change_access.ts");
   try {
-    return { outcome: "changed" as const, record: await changeAccessNow(context, record, [change]) };
+    return { outcome: "changed" as const, record: await applyChanges(context, record, [change]) };
   } catch (error) {
     if (!(error instanceof LockvisorError) || error.code !== "locked") throw error;
     const { holders = [] } = error.details as { holders?: Holder[] };
