@@ -85,7 +85,8 @@ async function strengthen(
     const written = {
       access,
       holder,
-      identities: identities.filter(({ key }) => resource.keys.includes(key)),
+      // What was only read may have no lock at all (setting readonly).
+      identities: identities.filter(({ key }) => resource.keys.length === 0 || resource.keys.includes(key)),
     };
     change(session, record, resource, (current) => ({ ...current, written }));
     return { name: disk.name, access, result: "unprotected", holder };

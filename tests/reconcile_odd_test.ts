@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { parseTicket } from "../lib/lockspace/migration_ticket.ts";
+import { resolveForTicket } from "../lib/manager/incoming_guest.ts";
 import { snapshot as filesBelow } from "./support/kernel.ts";
 import { overlay, qcow2Drive, ReconcileScene } from "./support/reconcile_scene.ts";
 import { World } from "./support/world.ts";
@@ -117,6 +119,11 @@ Deno.test("a guest that has given up its locks, or moves, is left alone, and wha
   ]);
   assert.equal(prepared.code, 0, prepared.stderr);
   await skipped(/migrating to/);
+  // What was not named by hand is not at the destination either.
+  const moving = parseTicket(await Deno.readTextFile(ticket), ticket);
+  assert.deepEqual(moving.resources.map(({ name, followed }) => [name, followed]), [[boot, true]]);
+  const scope = { config: { host: { id: world.hostId, name: "b" }, storage: [] }, cwd: undefined };
+  assert.deepEqual(resolveForTicket(moving, [], scope).map(({ followed }) => followed), [true]);
   const cancelled = await world.run(["migrate", "cancel", "vm1"]);
   assert.equal(cancelled.code, 0, cancelled.stderr);
   const before = filesBelow(world.runtimeDir);
@@ -137,6 +144,35 @@ Deno.test("a guest that has given up its locks, or moves, is left alone, and wha
   const refused = await world.run(["reconcile", "vm2"]);
   assert.equal(refused.code, 65);
   assert.match(refused.stderr, /guest "vm2" is no QEMU/);
+});
+
+Deno.test("where readonly disks take no locks, what is written is locked all the same, and not what is only read", async () => {
+  await using world = await World.create();
+  await Deno.writeTextFile(world.configFile, 'readonly = "none"\n');
+  const base = await world.qcow2("base");
+  const top = await overlay(world, "top", base);
+  const scene = await ReconcileScene.start(world, { qemu: qcow2Drive(top) });
+  await scene.settled();
+  assert.deepEqual(await scene.locks(base, top), { base: "free", top: "exclusive" });
+  const other = await world.startRunning(["run", "--name", "vm2", "--disk", base, "--", "sleep", "600"]);
+  const path = `${world.directory}/snapshot`;
+  await scene.execute("blockdev-snapshot-sync", { device: "d0", "snapshot-file": path, format: "qcow2" });
+  assert.deepEqual((await scene.reconcile()).changes, { snapshot: "lock exclusive", top: "weaken readonly" });
+  assert.equal(await scene.lockOf(top), "free");
+  await scene.execute("block-commit", { device: "d0", "job-id": "commit" });
+  await scene.job("commit", "ready");
+  const refused = await scene.reconcile();
+  assert.deepEqual([refused.code, refused.changes], [75, { base: "unprotected exclusive" }]);
+  const still = await world.run(["attach", "vm1"]);
+  assert.match(
+    still.stderr,
+    /it writes disk \S+\/base with a lock for reading only, .*locked by guest "vm2"/,
+  );
+  await other.kill();
+  assert.equal((await world.run(["attach", "vm1"])).code, 0);
+  const mine = ["run", "--name", "vm2", "--disk", base, "--", "true"];
+  assert.match((await world.run(mine)).stderr, /base is locked by guest "vm1"/);
+  await scene.settled();
 });
 
 Deno.test("what was stated by hand is only locked more strongly", async () => {

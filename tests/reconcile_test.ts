@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { Agent } from "./support/agent.ts";
 import { blockdev, overlay, qcow2Drive, ReconcileScene } from "./support/reconcile_scene.ts";
 import { until } from "./support/until.ts";
 import { World } from "./support/world.ts";
@@ -87,6 +88,10 @@ Deno.test("a commit by hand into what another guest has leaves it unprotected, u
     "exclusive",
   ]);
   assert.equal(shown?.unprotected?.holder?.name, "vm2");
+  const inspected = await world.run(["inspect", base]);
+  assert.match(inspected.stdout, /unprotected guest "vm1" \(pid \d+, exclusive\) uses it without the lock/);
+  const users = JSON.parse((await world.run(["inspect", base, "--json"])).stdout).unprotected;
+  assert.deepEqual(users, [{ ...users[0], name: "vm1", pid: scene.guest.pid, access: "exclusive" }]);
   const { stdout } = await scene.status();
   assert.match(stdout, /\(1 unprotected\)/);
   assert.match(stdout, /it writes disk \S+\/base with a lock for reading only, .*locked by guest "vm2"/);
@@ -102,6 +107,40 @@ Deno.test("a commit by hand into what another guest has leaves it unprotected, u
   const now = await scene.resource(base);
   assert.deepEqual([now?.access, now?.unprotected], ["exclusive", undefined]);
   await scene.settled();
+});
+
+Deno.test("the agent tells what is written without its lock, and takes that when it is free", async () => {
+  await using world = await World.create();
+  const base = await world.qcow2("base");
+  const top = await overlay(world, "top", base);
+  const scene = await ReconcileScene.start(world, { qemu: qcow2Drive(top) });
+  const reader = await world.startRunning([
+    ..."run --name vm2 --disk".split(" "),
+    `${base},access=readonly`,
+    ..."-- sleep 600".split(" "),
+  ]);
+  await using agent = await Agent.start(world, ["--audit-interval", "100ms"]);
+  using events = await agent.events();
+  await scene.execute("block-commit", { device: "d0", "job-id": "commit" });
+  await scene.job("commit", "ready");
+  assert.equal((await scene.reconcile()).code, 75, "while the job writes it");
+  const conflict = await events.until("lock-conflict");
+  assert.deepEqual(
+    [conflict.guest?.name, conflict.resources[0]?.access, conflict.holder?.name],
+    ["vm1", "exclusive", "vm2"],
+  );
+  assert.match(conflict.message, /it writes disk \S+\/base with a lock for reading only/);
+  const figure = async () =>
+    /^lockvisor_unprotected_resources (\d+)$/m.exec((await agent.get("/metrics")).body)?.[1];
+  assert.equal(await figure(), "1");
+  const shown = JSON.parse((await agent.get("/v1/guests")).body).guests
+    .find(({ name }: { name: string }) => name === "vm1").resources
+    .find(({ name }: { name: string }) => name === base);
+  assert.deepEqual([shown.locked, shown.unprotected.access], [true, "exclusive"]);
+  await reader.kill();
+  await events.until("guest-mended");
+  assert.equal(await scene.lockOf(base), "exclusive");
+  await until("the figure is down", async () => await figure() === "0");
 });
 
 Deno.test("what is added by hand is locked with its backing file, what is removed by hand released, what was named by hand neither", async () => {

@@ -34,7 +34,19 @@ export async function lookAtDisks(record: GuestRecord, source: ViewSource = "qmp
   const nodes = readNodes(replies.nodes);
   const { leaves, unnamed } = openLeaves(nodes, readPermissionGraph(replies.graph, nodes), directoryOf(pid));
   const view = disksOfLeaves(leaves, files === "hidden" ? undefined : files, fileIdAt);
-  return { ...view, source: "qmp", unnamed: [...unnamed, ...view.unnamed] };
+  const hidden = files === "hidden"
+    ? [
+      `${
+        hiddenDescriptors(pid).message
+      }; until then disks count by the names that QEMU tells, and none is released`,
+    ]
+    : [];
+  return {
+    ...view,
+    source: "qmp",
+    unnamed: [...unnamed, ...view.unnamed],
+    warnings: [...hidden, ...view.warnings],
+  };
 }
 
 interface Replies {

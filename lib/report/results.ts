@@ -10,6 +10,7 @@ import type { HotplugReport } from "../manager/hotplug_plan.ts";
 import { shownName } from "../qemu/found_disks.ts";
 import type { PlugRequest } from "../qemu/plug_request.ts";
 import type { ReconciledDisk, ReconcileMode, ReconcileReport } from "../guest_reconcile.ts";
+import type { UserWithoutLock } from "../host_lock.ts";
 import type { StoppedGuest } from "../guest_stop.ts";
 import type { FoundMigration, MigrationOutcome, ObservedMigration } from "../host_migrations.ts";
 
@@ -173,10 +174,15 @@ export function forecastResult({ resource, verdict, holders }: Forecast) {
   return { type, name, access, identities: identitiesOf(resource), verdict, holders };
 }
 
-/** What a disk or lease is called, and who has it. */
-export function inspectionResult(resource: ResolvedResource, { locked, generation, holders }: Inspection) {
+/** What a disk or lease is called, who has it, and who uses it without the lock that this needs. */
+export function inspectionResult(
+  resource: ResolvedResource,
+  { locked, generation, holders }: Inspection,
+  unprotected: readonly UserWithoutLock[],
+) {
   const { type, name } = resource;
-  return { resource: { type, name, identities: identitiesOf(resource) }, locked, generation, holders };
+  const facts = { resource: { type, name, identities: identitiesOf(resource) }, locked, generation, holders };
+  return unprotected.length === 0 ? facts : { ...facts, unprotected };
 }
 
 function identitiesOf({ identities }: ResolvedResource) {

@@ -150,6 +150,11 @@ export const inspectionResult = z.object({
   locked: known,
   generation: z.number().nullable(),
   holders: z.array(holder),
+  unprotected: z.array(z.object({ uuid: z.string(), name: z.string(), pid: z.number(), access })).optional()
+    .meta({
+      description:
+        "guests of this host that use it so without the lock that this needs, since somebody else had it",
+    }),
 });
 export const eventResult = z.object({
   id: z.string(),
