@@ -44,7 +44,7 @@ export function changesOf(before: GuestRecord | undefined, now: GuestRecord): Ha
     const message = `guest "${now.name}" has given up ${resourcesText(resources)}`;
     told.push({ type: "lock-released", guest, resources, message });
   }
-  told.push(...moves);
+  told.push(...changedAccess(before, now, guest), ...moves);
   if (before.state !== "paused" && before.migration?.role !== "out" && now.state === "paused") {
     const keys = now.givenUp.length === 0 ? "keeps its locks" : "has given its locks up until it resumes";
     told.push({ type: "guest-paused", guest, message: `guest "${now.name}" is paused and ${keys}` });
@@ -113,6 +113,19 @@ function granted(
   return [{ type: "lock-granted", guest, resources, message }];
 }
 
+/** What the guest has with another access than before. */
+function changedAccess(before: GuestRecord, now: GuestRecord, guest: EventGuest): Happening[] {
+  const earlier = (one: RecordedResource) => present(before).find((other) => isSame(one, other)) ?? one;
+  const changed = present(now).filter((one) => earlier(one).access !== one.access);
+  if (changed.length === 0) return [];
+  const resources = changed.map(eventResource);
+  const was = changed.map((one) => earlier(one).access).join(", ");
+  const message = `guest "${now.name}" has ${
+    resourcesText(resources)
+  }, with another access than before (${was})`;
+  return [{ type: "lock-changed", guest, resources, message }];
+}
+
 /** What a guest does without from now on, one by one: each has a holder of its own. */
 function conflicts(
   now: GuestRecord,
@@ -136,5 +149,5 @@ function present({ resources }: GuestRecord): RecordedResource[] {
 }
 
 function isSame(one: RecordedResource, other: RecordedResource): boolean {
-  return one.type === other.type && one.name === other.name && one.access === other.access;
+  return one.type === other.type && one.name === other.name;
 }
