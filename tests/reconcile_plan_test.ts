@@ -178,6 +178,9 @@ Deno.test("afterwards all that is open is locked, at no step less than before, a
   fc.assert(
     fc.property(trackedDisks, openDisks, (before, view) => {
       const steps = planReconcile(before, view);
+      const takes = steps.findLastIndex(({ kind }) => kind === "lock" || kind === "strengthen");
+      const gives = steps.findIndex(({ kind }) => kind === "weaken" || kind === "release");
+      assert.ok(gives < 0 || takes < gives, "locks are taken before others go");
       let now = before;
       for (const step of steps) {
         const next = after(now, step);
