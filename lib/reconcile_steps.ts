@@ -36,7 +36,10 @@ export async function applyStep(
         return disk;
       case "kept":
       case "unused":
-        if (step.resource.written !== undefined) change(session, record, step.resource, withoutWritten);
+        // It is known that it is not written any more.
+        if (step.resource.written !== undefined && (step.kind === "unused" || step.use === "open")) {
+          change(session, record, step.resource, withoutWritten);
+        }
         return disk;
     }
   } catch (error) {

@@ -236,7 +236,7 @@ Deno.test("a name of QEMU's counts if it leads to a file that its process has op
     "/new exclusive unknown",
   ]);
   assert.deepEqual(view.warnings.map((line) => /disk (\S+)/.exec(line)?.[1]), ["/old", "/b"]);
-  assert.deepEqual(view.unnamed, []);
+  assert.deepEqual(view.strays, []);
   assert.deepEqual(disksOfLeaves([leaf("/old")], undefined, at).disks.map(({ name }) => name), ["/old"]);
 });
 
@@ -256,5 +256,5 @@ Deno.test("by descriptors an image is what QEMU has locked, and a block device; 
     "/dev/x exclusive guessed",
     "/dev/y readonly guessed",
   ]);
-  assert.equal(view.unnamed.length, 2);
+  assert.deepEqual(view.strays.map(({ file }) => file.id), ["5", "6"]);
 });

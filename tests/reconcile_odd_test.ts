@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { parseTicket } from "../lib/lockspace/migration_ticket.ts";
 import { resolveForTicket } from "../lib/manager/incoming_guest.ts";
 import { snapshot as filesBelow } from "./support/kernel.ts";
-import { overlay, qcow2Drive, ReconcileScene } from "./support/reconcile_scene.ts";
+import { blockdev, overlay, qcow2Drive, ReconcileScene } from "./support/reconcile_scene.ts";
 import { World } from "./support/world.ts";
 
 /* Disks that are not what they seem, and guests whose disks are not to be touched. */
@@ -82,14 +82,24 @@ Deno.test("an image that was renamed or removed keeps its lock, and another one 
 
   // One that nobody has locked yet is locked by the name that it has now.
   const late = await world.qcow2("late");
-  await scene.execute("blockdev-add", {
-    driver: "qcow2",
-    "node-name": "late",
-    file: { driver: "file", filename: late },
-  });
+  await scene.execute("blockdev-add", blockdev("late", "qcow2", late));
   await Deno.rename(late, `${world.directory}/later`);
   assert.deepEqual((await scene.reconcile()).changes, { later: "lock exclusive" });
   assert.equal(await scene.lockOf(`${world.directory}/later`), "exclusive");
+
+  // One that has only a name that QEMU does not know cannot be locked by itself, and is told.
+  const linked = await world.qcow2("linked");
+  await Deno.link(linked, `${world.directory}/link`);
+  await scene.execute("blockdev-add", blockdev("linked", "qcow2", linked));
+  await Deno.remove(linked);
+  const stray = await scene.reconcile();
+  assert.deepEqual([stray.code, stray.changes], [65, { linked: "failed exclusive" }]);
+  assert.match(
+    stray.stderr,
+    /disk \S+\/linked of guest "vm1": its name leads elsewhere from here, .* lockvisor acquire/,
+  );
+  assert.equal((await world.run(["acquire", "vm1", "--disk", `${world.directory}/link`])).code, 0);
+  assert.deepEqual((await scene.reconcile()).changes, {});
 });
 
 Deno.test("a guest that has given up its locks, or moves, is left alone, and what is no QEMU is refused", async () => {

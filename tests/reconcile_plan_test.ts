@@ -72,8 +72,8 @@ const CASES: [TrackedDisk, Use | undefined, string][] = [
   [tracked("shared", "stated"), "exclusive other", "kept stated-shared"],
   [tracked("shared", "stated"), "readonly backing", "kept open"],
   // What is only guessed changes no lock that is there.
-  [tracked("readonly", "followed"), "guessed exclusive", "kept open"],
-  [tracked("exclusive", "followed"), "guessed readonly", "kept open"],
+  [tracked("readonly", "followed"), "guessed exclusive", "kept not-known"],
+  [tracked("exclusive", "followed"), "guessed readonly", "kept not-known"],
   // Not open as a disk.
   [tracked("exclusive", "followed"), undefined, "release"],
   [tracked("exclusive", "stated"), undefined, "unused"],

@@ -44,7 +44,7 @@ export async function lookAtDisks(record: GuestRecord, source: ViewSource = "qmp
   return {
     ...view,
     source: "qmp",
-    unnamed: [...unnamed, ...view.unnamed],
+    unnamed,
     warnings: [...hidden, ...view.warnings],
   };
 }
@@ -70,7 +70,7 @@ function lookAtDescriptors(record: GuestRecord, warnings: readonly string[]): Op
   const files = imageFilesOf(pid);
   if (files === "gone") throw ended(record);
   if (files === "hidden") throw hiddenDescriptors(pid);
-  return { ...disksOfFiles(files, fileIdAt), source: "proc", warnings };
+  return { ...disksOfFiles(files, fileIdAt), source: "proc", unnamed: [], warnings };
 }
 
 /** Where QEMU runs; what it calls its files need not begin there. */

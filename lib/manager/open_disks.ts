@@ -26,12 +26,20 @@ export type ViewSource = "qmp" | "proc";
 export interface OpenDisks {
   source: ViewSource;
   disks: readonly OpenDisk[];
-  /** What QEMU has open under no name that can be locked from here, each with the reason. */
+  /** What could be a disk, and QEMU does not tell which one, each with the reason. */
   unnamed: readonly string[];
+  /** Images whose names lead elsewhere from here. */
+  strays: readonly StrayDisk[];
   /** The files and devices that its process has open, disks or not; undefined where we may not look. */
   files: readonly ImageFile[] | undefined;
   /** One line each, for the administrator. */
   warnings: readonly string[];
+}
+
+/** A disk that is open, and that no name is known of. */
+export interface StrayDisk {
+  disk: OpenDisk;
+  file: ImageFile;
 }
 
 /** What a path leads to now: the same text as in an {@linkcode ImageFile}, undefined for nothing. */
@@ -46,7 +54,7 @@ export function disksOfLeaves(
   leaves: readonly OpenLeaf[],
   files: readonly ImageFile[] | undefined,
   fileIdAt: FileIdAt,
-): Omit<OpenDisks, "source"> {
+): Omit<OpenDisks, "source" | "unnamed"> {
   const found = new Map<string, OpenDisk>();
   const named = new Set<string>();
   const astray: string[] = [];
@@ -72,7 +80,7 @@ export function disksOfLeaves(
   const gone = new Set(files?.filter(({ isUnlinked }) => isUnlinked).map(({ path }) => path));
   return {
     disks: [...found.values(), ...rest.disks],
-    unnamed: rest.unnamed,
+    strays: rest.strays,
     files,
     warnings: [...new Set(astray)].filter((name) => !gone.has(name)).map((name) =>
       `QEMU has disk ${name} open under a name that leads elsewhere or nowhere by now: it was renamed or replaced`
@@ -87,23 +95,21 @@ export function disksOfLeaves(
 export function disksOfFiles(
   files: readonly ImageFile[],
   fileIdAt: FileIdAt,
-): Omit<OpenDisks, "source"> {
+): Omit<OpenDisks, "source" | "unnamed"> {
   const found = new Map<string, OpenDisk>();
-  const unnamed: string[] = [];
+  const strays: StrayDisk[] = [];
   for (const file of files) {
     const { id, path, imageLock, isWritable, isBlockDevice, isNameless } = file;
     if (imageLock === undefined && !isBlockDevice) continue;
     if (isNameless) continue; // as the temporary image of snapshot=on: nobody else can open it
-    if (fileIdAt(path) !== id) {
-      unnamed.push(`descriptor ${file.descriptor} is an image whose name ${path} leads elsewhere by now`);
-      continue;
-    }
     const use = imageLock === undefined
       ? { access: isWritable ? "exclusive" as const : "readonly" as const, certainty: "guessed" as const }
       : { access: accessByLock(imageLock), certainty: "told" as const };
-    add(found, id, { name: path, ...use, place: "unknown" });
+    const disk: OpenDisk = { name: path, ...use, place: "unknown" };
+    if (fileIdAt(path) === id) add(found, id, disk);
+    else strays.push({ disk, file });
   }
-  return { disks: [...found.values()], unnamed, files, warnings: [] };
+  return { disks: [...found.values()], strays, files, warnings: [] };
 }
 
 /** QEMU's locks on an image tell more than how it was opened. */

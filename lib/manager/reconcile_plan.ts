@@ -34,7 +34,7 @@ export type ReconcileStep =
   | { kind: "unused"; resource: RecordedResource };
 
 /**
- * Why a lock stays as it is: QEMU has the disk open as a disk, or in another way; it cannot be told whether it does; or it
+ * Why a lock stays as it is: QEMU has the disk open as a disk, or in another way; what it does with it cannot be told; or it
  * writes without letting others write what was stated to be shared.
  */
 export type DiskUse = "open" | "open-otherwise" | "not-known" | "stated-shared";
@@ -85,7 +85,8 @@ function stepFor({ resource, otherUse }: TrackedDisk, open: readonly IdentifiedD
   const { access } = resource;
   if (isOnlyRead && access !== "readonly") return { kind: "weaken", resource, access: needed };
   const isTold = open.some((disk) => disk.access === needed && disk.certainty === "told");
-  if (!isTold || strongest(access, needed) === access) return { kind: "kept", resource, use: "open" };
+  if (!isTold) return { kind: "kept", resource, use: "not-known" };
+  if (strongest(access, needed) === access) return { kind: "kept", resource, use: "open" };
   // Somebody has stated that others may write as well, and answers for it.
   if (access === "shared" && !resource.followed) return { kind: "kept", resource, use: "stated-shared" };
   return { kind: "strengthen", resource, access: needed };

@@ -40,6 +40,13 @@ export function comparable(
     if (identities instanceof LockvisorError) unidentified.push({ disk, error: identities });
     else open.push({ ...disk, keys: wholeKeys(identities) });
   }
+  for (const { disk, file } of view.strays) {
+    // What the guest has locked already is known by its inode.
+    if (resources.some((resource) => isFormerly(file, resource, names))) continue;
+    const text =
+      `its name leads elsewhere from here, and it is not locked (descriptor ${file.descriptor} of QEMU); lock it by another name with lockvisor acquire`;
+    unidentified.push({ disk, error: new LockvisorError("data", text) });
+  }
   const disks = resources.filter(({ type, leaving }) => type === "disk" && !leaving);
   // What cannot be identified may be any of them.
   const shown = unidentified.length > 0 ? { ...view, files: undefined } : view;
