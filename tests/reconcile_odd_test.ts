@@ -87,6 +87,13 @@ Deno.test("an image that was renamed or removed keeps its lock, and another one 
   assert.deepEqual((await scene.reconcile()).changes, { later: "lock exclusive" });
   assert.equal(await scene.lockOf(`${world.directory}/later`), "exclusive");
 
+  // What has taken the place of one is another disk, which QEMU does not have.
+  const swapped = await world.qcow2("swapped");
+  await scene.execute("blockdev-add", blockdev("swapped", "qcow2", swapped));
+  await Deno.rename(await world.qcow2("instead"), swapped);
+  assert.deepEqual((await scene.reconcile()).changes, {});
+  assert.equal(await scene.lockOf(swapped), "free");
+
   // One that has only a name that QEMU does not know cannot be locked by itself, and is told.
   const linked = await world.qcow2("linked");
   await Deno.link(linked, `${world.directory}/link`);
