@@ -93,20 +93,19 @@ const weakenCutOff = cutOff(weaken, "change-access.slot-weakened");
 
 /** The guest has four keys, and eight slots. */
 export const ACCESS_CASES = [
-  ...casesOf(
-    strengthen,
-    "change-access.noted",
-    ["change-access.slot-strengthened", 6],
-    "change-access.changed",
-  ),
-  ...casesOf(strengthen, ["grant.key-counted", 3], "change-access.counted", "change-access.rewritten"),
-  ...casesOf(strengthen, "change-access.unnoted"),
+  ...casesOf(strengthen, "change-access.noted", ["change-access.slot-strengthened", 6]),
+  ...casesOf(strengthen, ["grant.key-counted", 3], "change-access.counted", "change-access.unnoted"),
   ...casesOf(strengthened, "change-access.recorded"),
-  ...casesOf(weaken, "change-access.noted", ["change-access.slot-weakened", 6], "change-access.unnoted"),
+  ...casesOf(weaken, ["change-access.slot-weakened", 6], "change-access.unnoted"),
   ...casesOf(refused, "change-access.refused", "change-access.put-back"),
+];
+
+export const REPEAT_CASES = [
+  ...casesOf(strengthen, ["change-access.slot-strengthened", 6]),
+  ...casesOf(weaken, ["change-access.slot-weakened", 6]),
 ];
 
 export const FINISH_CASES = [
   ...casesOf(strengthenCutOff, ["change-access.slot-weakened", 5], "change-access.rewritten"),
-  ...casesOf(weakenCutOff, "change-access.changed", "change-access.recorded"),
+  ...casesOf(weakenCutOff, "change-access.changed"),
 ];
