@@ -250,7 +250,9 @@ function describe(
     if (onLockFailure !== undefined) manager.setParameter("on-lock-failure", onLockFailure);
     if (command !== undefined) manager.setParameter("command", [...command]);
     if (pid !== undefined) manager.setParameter("pid", pid);
-    for (const { type, name, access } of resources) manager.registerResource(type, name, access);
+    for (const { type, name, access, followed } of resources) {
+      manager.registerResource(type, name, access, followed === undefined ? "stated" : "followed");
+    }
     return manager;
   } catch (error) {
     manager.free();

@@ -1,3 +1,4 @@
+import type { Access } from "./access.ts";
 import type { DriverConfig, Forecast, Inspection, Known, ResolvedResource } from "./driver/contract.ts";
 import { resolveResource, type ResourceSpec } from "./identity/resource.ts";
 import { initLockspace, openLockspace } from "./lockspace/lockspace.ts";
@@ -17,6 +18,8 @@ import type { PluginSet } from "./manager/plugin_set.ts";
 import { stopProcessors } from "./manager/processors.ts";
 import { type LostLockAction, type LostLockFate, settleLostLocks } from "./manager/settle_lost_locks.ts";
 import { tidyLockspace, type TidyReport } from "./manager/tidy_lockspace.ts";
+import { unprotectedResources } from "./manager/unprotected.ts";
+import { lifeOf } from "./process/process_identity.ts";
 import { type EndOutcome, waitForEnd } from "./process/ending.ts";
 
 /*
@@ -67,6 +70,29 @@ export async function inspectResource(
 export function formerUuids({ config }: HostLock, name: string): string[] {
   const lockspace = openLockspace(config.lockspace, config.effectiveUid, config.storage);
   return uuidsNotedAs(lockspace, name, config.host.id);
+}
+
+/** A guest of this host that uses a resource without the lock that this needs. */
+export interface UserWithoutLock {
+  uuid: string;
+  name: string;
+  pid: number;
+  access: Access;
+}
+
+/** The guests of this host that use a resource without the lock that this needs. */
+export function usersWithoutLock(
+  { store }: HostLock,
+  { identities }: Pick<ResolvedResource, "identities">,
+): UserWithoutLock[] {
+  const keys = new Set(identities.map(({ key }) => key));
+  return store.list().flatMap((entry) => {
+    if (entry.kind === "damaged" || lifeOf(entry.record.carriers[0]) === "dead") return [];
+    const { uuid, name, carriers: [{ pid }] } = entry.record;
+    return unprotectedResources(entry.record)
+      .filter(({ unprotected }) => unprotected.identities.some(({ key }) => keys.has(key)))
+      .map(({ access, unprotected }) => ({ uuid, name, pid, access: unprotected.access ?? access }));
+  });
 }
 
 /** What a start with these resources would meet now. Takes nothing. */

@@ -81,11 +81,12 @@ Deno.test("enforce warn: record and status tell what a guest goes without; what 
   assert.equal((await world.run(["run", "--name", "vm3", "--disk", free, "--", "true"])).code, 75);
   assert.match(
     succeeded(await world.run(["doctor"])),
-    /"vm1" without a lock that somebody else had \(enforce is "warn"\)/,
+    /"vm1" without a lock that somebody else had; see: lockvisor status/,
   );
   assert.equal((await world.run(["check", "--disk", taken])).code, 1);
   const inspected = JSON.parse(succeeded(await world.run(["inspect", "--json", taken])));
   assert.deepEqual(inspected.holders.map((one: { name: string }) => one.name), ["vm2"]);
+  assert.deepEqual(inspected.unprotected.map((one: { name: string }) => one.name), ["vm1"]);
 });
 
 Deno.test("enforce warn: attach takes the lock as soon as it is free, and not before", async () => {

@@ -68,7 +68,10 @@ export function makeTicket(
     source: host,
     destination,
     leaseKeys: [...leaseKeys],
-    resources: running.resources.map(({ type, name, access, keys }) => ({ type, name, access, keys })),
+    resources: running.resources.map(({ type, name, access, keys, followed }) => ({
+      ...{ type, name, access, keys },
+      ...(followed === undefined ? {} : { followed }),
+    })),
     hostKeys: [...new Set(hostKeys)].sort(),
     grants: [...new Set(keys)].sort().map((key): GrantedKey => ({
       key,

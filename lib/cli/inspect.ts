@@ -2,7 +2,7 @@ import type { Invocation } from "./parse.ts";
 import type { CliContext } from "./context.ts";
 import type { Inspection, ResolvedResource } from "../driver/contract.ts";
 import { printable } from "../errors.ts";
-import { inspectResource, resolveOnHost } from "../host_lock.ts";
+import { inspectResource, resolveOnHost, usersWithoutLock, type UserWithoutLock } from "../host_lock.ts";
 import { parseResource } from "../identity/specification.ts";
 import { lstatIfPresent } from "../files/record_file.ts";
 import { DEFAULT_DRIVER } from "../manager/registry.ts";
@@ -19,21 +19,29 @@ export async function run({ options, arguments: [text] }: Invocation, context: C
   );
   const inspection = await inspectResource(session, DEFAULT_DRIVER, resource);
   for (const warning of inspection.warnings) context.note(`warning: ${printable(warning)}`);
+  const users = usersWithoutLock(session, resource);
   context.out(
     options.isGiven("json")
-      ? JSON.stringify(inspectionResult(resource, inspection)) + "\n"
-      : formatText(resource, inspection),
+      ? JSON.stringify(inspectionResult(resource, inspection, users)) + "\n"
+      : formatText(resource, inspection, users),
   );
   return 0;
 }
 
-function formatText(resource: ResolvedResource, { locked, generation, holders }: Inspection): string {
+function formatText(
+  resource: ResolvedResource,
+  { locked, generation, holders }: Inspection,
+  users: readonly UserWithoutLock[],
+): string {
   const lines = [
     `${resource.type} ${resource.name}`,
     ...resource.identities.flatMap(({ text, key }) => [`  identity    ${text}`, `  key         ${key}`]),
     `  locked      ${locked === null ? "not known from here" : locked ? "yes" : "no"}`,
     `  generation  ${generation ?? "none: never held exclusively"}`,
     ...holders.map((holder) => `  holder      ${holderText(holder)}${ALIVE_TEXT[String(holder.alive)]}`),
+    ...users.map(({ name, pid, access }) =>
+      `  unprotected guest "${name}" (pid ${pid}, ${access}) uses it without the lock that this needs`
+    ),
   ];
   return lines.map(printable).join("\n") + "\n";
 }

@@ -68,7 +68,14 @@ export interface RunningGuest {
   /** The guest's own process. */
   process: ProcessIdentity;
   carriers: readonly Carrier[];
-  resources: readonly { type: ResourceType; name: string; access: Access; keys: string[] }[];
+  /** `followed`: nobody has named it by hand. */
+  resources: readonly {
+    type: ResourceType;
+    name: string;
+    access: Access;
+    keys: string[];
+    followed?: true;
+  }[];
   /** How its keys were granted, as far as its record tells. */
   grants: readonly GrantedKey[];
 }

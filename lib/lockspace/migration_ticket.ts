@@ -11,6 +11,8 @@ export interface TicketResource {
   name: string;
   access: Access;
   keys: string[];
+  /** Nobody has named it by hand. */
+  followed?: true;
 }
 
 /**
@@ -56,7 +58,10 @@ export function formatTicket(ticket: MigrationTicket): string {
     source: { id: source.id, name: source.name },
     destination,
     leaseKeys: ticket.leaseKeys,
-    resources: ticket.resources.map(({ type, name, access, keys }) => ({ type, name, access, keys })),
+    resources: ticket.resources.map(({ type, name, access, keys, followed }) => ({
+      ...{ type, name, access, keys },
+      ...(followed === undefined ? {} : { followed }),
+    })),
     hostKeys: ticket.hostKeys,
     grants: ticket.grants.map(({ key, mode, generation }) => ({ key, mode, generation })),
   });
@@ -140,7 +145,12 @@ function readResource(value: unknown): TicketResource {
     name: fields.text("name"),
     access: fields.get("access", isAccess, "an access"),
     keys: fields.list("keys", readKey),
+    ...(fields.get("followed", isOptionalTrue, "true") === undefined ? {} : { followed: true }),
   };
+}
+
+function isOptionalTrue(value: unknown): value is true | undefined {
+  return value === true || value === undefined;
 }
 
 function readKey(value: unknown): string {

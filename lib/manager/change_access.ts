@@ -1,20 +1,11 @@
 import type { ResolvedResource } from "../driver/contract.ts";
-import { LockvisorError } from "../errors.ts";
-import { type AccessChange, asChanged, planAccess } from "./access_plan.ts";
-import { type AttachedContext, currentRecord, refuseLostLocks, runningGuest } from "./attached_record.ts";
-import {
-  byKeys,
-  finishAccess,
-  giveUpKeys,
-  noteChanging,
-  noteUnchanged,
-  recordAccess,
-} from "./finish_access.ts";
+import { type AccessChange, planAccess } from "./access_plan.ts";
+import { applyChanges } from "./apply_access.ts";
+import { type AttachedContext, currentRecord, refuseLostLocks } from "./attached_record.ts";
 import { finishCutOff } from "./finish_cut_off.ts";
-import { type GuestRecord, withGrants } from "./guest_record.ts";
+import type { GuestRecord } from "./guest_record.ts";
 import { type HotplugResult, orAfterAttach } from "./hotplug_guest.ts";
-import { type HotplugStep, refuseAlias, refuseGivenUp } from "./hotplug_plan.ts";
-import { lockedError } from "./refusal.ts";
+import { type HotplugStep, refuseGivenUp } from "./hotplug_plan.ts";
 
 /**
  * Gives a guest that runs another access to resources that it has: all or none. It has their locks all the time, in the
@@ -44,7 +35,7 @@ async function changeOnce(
     refuseGivenUp(record, changes.map(({ resource }) => resource));
     refuseLostLocks(driver, record, recorded.filter(({ keys }) => keys.length > 0));
     return {
-      record: await change(context, record, unique(changes)),
+      record: await applyChanges(context, record, unique(changes)),
       report: {
         done: steps.map((step): HotplugStep =>
           step.kind === "change"
@@ -59,100 +50,4 @@ async function changeOnce(
 
 function unique(changes: readonly AccessChange[]): AccessChange[] {
   return [...new Map(changes.map((each) => [each.recorded, each])).values()];
-}
-
-/** What may be refused goes first, and what cannot be taken back goes last. */
-async function change(
-  context: AttachedContext,
-  record: GuestRecord,
-  changes: readonly AccessChange[],
-): Promise<GuestRecord> {
-  const { driver, plugin } = context;
-  const { keeping, leaving } = byKeys(driver, changes);
-  const coming = keeping.filter(({ resource, recorded }) =>
-    recorded.keys.length === 0 && driver.keysOf(resource).length > 0
-  );
-  const staying = keeping.filter((each) => !coming.includes(each));
-  if (staying.some(({ recorded }) => recorded.keys.length > 0) && driver.changeAccess === undefined) {
-    throw new LockvisorError(
-      "unavailable",
-      `cannot change the access of guest "${record.name}": plugin ${plugin} does not offer that; release what it has and acquire it anew`,
-    );
-  }
-  const locked = await lockMore(context, record, coming);
-  let changed: GuestRecord;
-  try {
-    changed = await convert(context, locked, staying);
-  } catch (error) {
-    if (coming.length > 0) await takeBack(context, locked, coming);
-    throw error;
-  }
-  if (leaving.length === 0) return changed;
-  return await giveUpKeys(context, changed, leaving);
-}
-
-/** Takes the locks of what the guest has without any, because it was only read. */
-async function lockMore(
-  { store, driver }: AttachedContext,
-  record: GuestRecord,
-  changes: readonly AccessChange[],
-): Promise<GuestRecord> {
-  if (changes.length === 0) return record;
-  const resources = changes.map(({ resource }) => resource);
-  const others = record.resources.filter((one) => !changes.some(({ recorded }) => recorded === one));
-  for (const resource of resources) refuseAlias(others, resource);
-  const result = await driver.plug(runningGuest(record), resources);
-  if (result.outcome === "refused") throw lockedError(result.refusal);
-  const { carrier, grants } = result;
-  return recordAccess(store, record, changes, {
-    carriers: carrier.locks.length === 0 ? record.carriers : [...record.carriers, carrier],
-    grants: withGrants(record.grants, grants),
-    keysOf: ({ resource }) => driver.keysOf(resource),
-  });
-}
-
-/** All or none: what was taken for the first time is given up again. */
-async function takeBack(
-  context: AttachedContext,
-  record: GuestRecord,
-  changes: readonly AccessChange[],
-): Promise<void> {
-  const back = changes.map((each) => ({
-    ...each,
-    resource: { ...each.resource, access: each.recorded.access },
-  }));
-  await finishAccess(context, noteChanging(context.store, record, back));
-}
-
-/** Brings the locks that the guest has into other modes. */
-async function convert(
-  { store, driver }: AttachedContext,
-  record: GuestRecord,
-  changes: readonly AccessChange[],
-): Promise<GuestRecord> {
-  if (changes.length === 0) return record;
-  const locked = changes.filter(({ recorded }) => recorded.keys.length > 0);
-  let noted: GuestRecord | undefined;
-  const outcome = locked.length === 0
-    ? undefined
-    : await driver.changeAccess?.(runningGuest(record), locked.map(asChanged), () => {
-      noted = noteChanging(store, record, locked);
-    });
-  if (outcome === undefined || outcome.outcome === "changed") {
-    const grants = withGrants(record.grants, outcome?.grants);
-    return recordAccess(store, noted ?? record, changes, { grants });
-  }
-  if (noted !== undefined) noteUnchanged(store, noted, locked);
-  if (outcome.outcome === "refused") throw lockedError(outcome.refusal);
-  throw lost(store, record, outcome.key);
-}
-
-function lost(store: AttachedContext["store"], record: GuestRecord, key: string): LockvisorError {
-  currentRecord(store, record); // it may have ended
-  const { type, name } = record.resources.find(({ keys }) => keys.includes(key)) ??
-    { type: "lease", name: key };
-  return new LockvisorError(
-    "data",
-    `${type} ${name} of guest "${record.name}" is not locked any more, or its lock file was replaced; run: lockvisor attach`,
-  );
 }

@@ -1,4 +1,4 @@
-import { lockModeOf } from "../access.ts";
+import { type Access, lockModeOf, weakerOf } from "../access.ts";
 import type { Carrier, Driver, GrantedKey } from "../driver/contract.ts";
 import { failpoint } from "../failpoint.ts";
 import { type AccessChange, asChanged, endOfChange } from "./access_plan.ts";
@@ -117,7 +117,7 @@ export function recordAccess(
   failpoint("change-access.unnoted");
   const { grants, carriers = [], keysOf } = now;
   const updated = changeResources(store, record, changes, ({ changing: _, ...current }, change) => ({
-    ...current,
+    ...withoutSettledWriting(current, change.resource.access),
     access: change.resource.access,
     keys: keysOf?.(change) ?? current.keys,
   }), (current) => ({
@@ -127,6 +127,12 @@ export function recordAccess(
   }));
   failpoint("change-access.recorded");
   return updated;
+}
+
+/** What a guest writes is not without its lock any more once it has that access. */
+function withoutSettledWriting(resource: RecordedResource, access: Access): RecordedResource {
+  const { written, ...rest } = resource;
+  return written === undefined || weakerOf(access, written.access) !== written.access ? resource : rest;
 }
 
 function changeResources(

@@ -24,7 +24,8 @@ export interface GuestView {
     access: Access;
     keys: string[];
     locked: Known;
-    unprotected?: { holder: Holder | null };
+    /** `access`: what it does with the resource although its lock is for reading only. */
+    unprotected?: { holder: Holder | null; access?: Access };
   }[];
 }
 
@@ -171,13 +172,14 @@ export function viewOf(record: GuestRecord, evidence: readonly LockEvidence[], s
     plugin: record.plugin,
     pid: record.carriers[0].pid,
     since: record.since,
-    resources: record.resources.map(({ type, name, access, keys, unprotected }) => ({
+    resources: record.resources.map(({ type, name, access, keys, unprotected, written }) => ({
       type,
       name,
       access,
       keys,
       locked: lockedOf(keys.map((key) => held.has(key) ? held.get(key)! : false)),
       ...(unprotected === undefined ? {} : { unprotected: { holder: unprotected.holder } }),
+      ...(written === undefined ? {} : { unprotected: { holder: written.holder, access: written.access } }),
     })),
   };
 }

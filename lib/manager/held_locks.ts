@@ -67,8 +67,8 @@ export function knownKeys({ leaseKeys, resources, givenUp, carriers }: GuestReco
  */
 export function isAsRecorded(record: GuestRecord, held: HeldLocks): boolean {
   if (record.pending !== undefined || record.state === "lock-lost") return false;
-  const isUnsettled = ({ leaving, unprotected, changing }: GuestRecord["resources"][number]) =>
-    leaving || unprotected !== undefined || changing !== undefined;
+  const isUnsettled = ({ leaving, unprotected, written, changing }: GuestRecord["resources"][number]) =>
+    leaving || unprotected !== undefined || written !== undefined || changing !== undefined;
   if (record.resources.some(isUnsettled)) return false;
   // Where the kernel shows no locks, what is open need not be locked.
   if (held.ofGuest(record.carriers[0]).some(({ proof }) => proof === "open")) return false;

@@ -35,17 +35,17 @@ export function resolveForTicket(
   scope: ResourceScope,
 ): ResolvedResource[] {
   if (registered.length === 0) {
-    return ticket.resources.map(({ type, name, access }) =>
-      resolveRegistered("acquireObject", { type, name, access }, scope)
+    return ticket.resources.map(({ type, name, access, followed }) =>
+      marked(resolveRegistered("acquireObject", { type, name, access }, scope), followed)
     );
   }
   const left = [...registered];
-  const resolved = ticket.resources.map(({ type, name, access, keys }) => {
+  const resolved = ticket.resources.map(({ type, name, access, keys, followed }) => {
     const index = left.findIndex((each) =>
       each.type === type && each.access === access &&
       (each.name === name || each.identities.some(({ key }) => keys.includes(key)))
     );
-    if (index >= 0) return left.splice(index, 1)[0]!;
+    if (index >= 0) return marked(left.splice(index, 1)[0]!, followed);
     const here = left.map((each) => `${each.type} ${each.name} (${each.access})`).join(", ") || "nothing";
     throw new LockvisorError(
       "data",
@@ -58,4 +58,9 @@ export function resolveForTicket(
     "data",
     `${strange.type} ${strange.name} (${strange.access}) does not move with guest "${ticket.guest.name}"; acquire it when the guest has come`,
   );
+}
+
+/** A resource as the source has it: named by hand there or not. */
+function marked(resource: ResolvedResource, followed: true | undefined): ResolvedResource {
+  return followed === undefined ? resource : { ...resource, followed };
 }

@@ -3,7 +3,13 @@ import type { Access } from "../../access.ts";
 import { processPause, processResume, resourcesAttach, resourcesDetach } from "../../domain_lock.ts";
 import { LockvisorError } from "../../errors.ts";
 import { stopKnownGuest } from "../../guest_stop.ts";
-import { checkResources, hostStatus, inspectResource, resolveOnHost } from "../../host_lock.ts";
+import {
+  checkResources,
+  hostStatus,
+  inspectResource,
+  resolveOnHost,
+  usersWithoutLock,
+} from "../../host_lock.ts";
 import type { HostSession } from "../../host_session.ts";
 import { diskPath } from "../../identity/disk_facts.ts";
 import { isNetworkDisk } from "../../identity/network_disk.ts";
@@ -70,7 +76,8 @@ export async function inspectLocks(
       ? { ...spec, type: "lease", name: lease! }
       : { ...spec, type: "disk", name: absoluteDisk(disk) },
   );
-  return inspectionResult(resource, await inspectResource(session, DEFAULT_DRIVER, resource));
+  const inspection = await inspectResource(session, DEFAULT_DRIVER, resource);
+  return inspectionResult(resource, inspection, usersWithoutLock(session, resource));
 }
 
 /** Whether all would be granted now. */

@@ -90,8 +90,9 @@ export const guestResult = z.object({
     resource.extend({
       keys: z.array(z.string()),
       locked: known,
-      unprotected: z.object({ holder: holder.nullable() }).optional().meta({
-        description: "somebody else had it, and the guest goes without its lock (setting enforce)",
+      unprotected: z.object({ holder: holder.nullable(), access: access.optional() }).optional().meta({
+        description:
+          "somebody else had it, and the guest goes without its lock (setting enforce, reconcile); with access: it uses it so, and its lock is for reading only",
       }),
     }),
   ),
@@ -149,6 +150,11 @@ export const inspectionResult = z.object({
   locked: known,
   generation: z.number().nullable(),
   holders: z.array(holder),
+  unprotected: z.array(z.object({ uuid: z.string(), name: z.string(), pid: z.number(), access })).optional()
+    .meta({
+      description:
+        "guests of this host that use it so without the lock that this needs, since somebody else had it",
+    }),
 });
 export const eventResult = z.object({
   id: z.string(),
