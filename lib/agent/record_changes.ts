@@ -35,9 +35,9 @@ export function changesOf(before: GuestRecord | undefined, now: GuestRecord): Ha
     return [started(now), ...granted(now, guest, present(now)), ...conflicts(now, guest, []), ...moves];
   }
   const told: Happening[] = [];
-  const added = present(now).filter((one) => !present(before).some((other) => isSame(one, other)));
-  const gone = present(before).filter((one) => !present(now).some((other) => isSame(one, other)));
-  told.push(...granted(now, guest, added));
+  const added = present(now).filter((one) => !present(before).some((other) => isOfSameName(one, other)));
+  const gone = present(before).filter((one) => !present(now).some((other) => isOfSameName(one, other)));
+  told.push(...granted(now, guest, added), ...otherAccess(now, guest, present(before)));
   told.push(...conflicts(now, guest, unprotectedResources(before)));
   if (gone.length > 0) {
     const resources = gone.map(eventResource);
@@ -113,6 +113,22 @@ function granted(
   return [{ type: "lock-granted", guest, resources, message }];
 }
 
+/** What a guest has otherwise than before: after a snapshot, say, or a commit. */
+function otherAccess(
+  now: GuestRecord,
+  guest: EventGuest,
+  before: readonly RecordedResource[],
+): Happening[] {
+  return present(now).flatMap((resource): Happening[] => {
+    const earlier = before.find((other) => isOfSameName(resource, other));
+    if (earlier === undefined || earlier.access === resource.access) return [];
+    const { type, name, access } = resource;
+    const message =
+      `guest "${now.name}" has the lock on ${type} ${name} ${access} now, and not ${earlier.access} any more`;
+    return [{ type: "lock-granted", guest, resources: [eventResource(resource)], message }];
+  });
+}
+
 /** What a guest does without from now on, one by one: each has a holder of its own. */
 function conflicts(
   now: GuestRecord,
@@ -135,6 +151,10 @@ function present({ resources }: GuestRecord): RecordedResource[] {
   return resources.filter(({ leaving, unprotected }) => !leaving && unprotected === undefined);
 }
 
+function isOfSameName(one: RecordedResource, other: RecordedResource): boolean {
+  return one.type === other.type && one.name === other.name;
+}
+
 function isSame(one: RecordedResource, other: RecordedResource): boolean {
-  return one.type === other.type && one.name === other.name && one.access === other.access;
+  return isOfSameName(one, other) && one.access === other.access;
 }
