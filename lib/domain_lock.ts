@@ -237,10 +237,22 @@ function describe(
     if (onLockFailure !== undefined) manager.setParameter("on-lock-failure", onLockFailure);
     if (command !== undefined) manager.setParameter("command", [...command]);
     if (pid !== undefined) manager.setParameter("pid", pid);
-    for (const { type, name, access } of resources) manager.registerResource(type, name, access);
+    for (const { type, name, access, followed } of resources) {
+      manager.registerResource(type, name, access, followed === undefined ? "stated" : "followed");
+    }
     return manager;
   } catch (error) {
     manager.free();
     throw error;
   }
+}
+
+/** TEMPORARY STUB until the change of access is merged. */
+export async function resourcesChangeAccess(
+  lock: DomainLock,
+  guest: GuestRecord,
+  resources: readonly ResourceSpec[],
+): Promise<HotplugReport> {
+  await resourcesDetach(lock, guest, resources);
+  return await resourcesAttach(lock, guest, resources);
 }

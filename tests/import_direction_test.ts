@@ -21,6 +21,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ["lib/domain_lock.ts", "lib/domain_migration.ts", "lib/host_lock.ts"],
   ["lib/doctor", "lib/past_guest.ts", "lib/host_session.ts"],
   ["lib/guest_stop.ts", "lib/host_migrations.ts", "lib/disk_plug.ts", "lib/disk_unplug.ts"],
+  ["lib/reconcile_steps.ts", "lib/guest_reconcile.ts"],
   ["lib/migration"],
   ["lib/report"],
   ["lib/agent"],

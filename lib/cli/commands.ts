@@ -13,6 +13,7 @@ import { run as init } from "./init.ts";
 import { run as inspect } from "./inspect.ts";
 import { MIGRATE_COMMANDS } from "./migrate_definitions.ts";
 import { pause, resume } from "./pause.ts";
+import { RECONCILE_COMMAND } from "./reconcile_definition.ts";
 import { RUN_COMMAND } from "./run_definition.ts";
 import { run as status } from "./status.ts";
 import { stop } from "./stop.ts";
@@ -260,6 +261,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
     run: adopt,
   },
   ...DISK_COMMANDS,
+  RECONCILE_COMMAND,
   {
     name: "pause",
     summary: "pause a guest, which keeps its locks unless told otherwise",

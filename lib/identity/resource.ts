@@ -17,6 +17,8 @@ export interface ResourceSpec {
   /** A disk's path or URI as given; a lease's `LOCKSPACE:KEY`. */
   name: string;
   access: Access;
+  /** Nobody has named it by hand: it was found in what QEMU was told, or has open. */
+  followed?: true;
 }
 
 /** What identities depend on besides the resource. */
@@ -35,6 +37,8 @@ export interface ResolvedResource {
   /** A disk's absolute path or normalised URI (without passwords); a lease's `LOCKSPACE:KEY`. */
   name: string;
   access: Access;
+  /** As the spec says. */
+  followed?: true;
   /** In ascending key order, each key once. */
   identities: Identity[];
   /** Whether other hosts may reach the same disk, as far as this one can tell. */
@@ -48,10 +52,11 @@ export interface ResolvedResource {
  */
 export function resolveResource(spec: ResourceSpec, context: ResourceContext): ResolvedResource {
   const { type, access } = spec;
+  const followed = spec.followed === undefined ? {} : { followed: spec.followed };
   if (type === "lease") {
     const { lockspace, key } = checkLeaseName(spec.name);
     const identities = [identity(leaseIdentity(lockspace, key))];
-    return { type, name: spec.name, access, identities, onNetworkStorage: false };
+    return { type, name: spec.name, access, ...followed, identities, onNetworkStorage: false };
   }
   const name = isNetworkDisk(spec.name) ? spec.name : absolutePath(diskPath(spec.name), context.cwd);
   const facts = diskFacts(name, { storage: context.storage, mounts: context.mounts });
@@ -59,6 +64,7 @@ export function resolveResource(spec: ResourceSpec, context: ResourceContext): R
     type,
     name: facts.kind === "network" ? facts.disk.uri : name,
     access,
+    ...followed,
     identities: identitiesOf(facts, context.hostId),
     onNetworkStorage: isOnNetworkStorage(facts),
   };

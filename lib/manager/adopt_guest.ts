@@ -10,7 +10,7 @@ import {
   type ProcessIdentity,
 } from "../process/process_identity.ts";
 import { runningGuest } from "./attached_record.ts";
-import type { GuestRecord } from "./guest_record.ts";
+import { type GuestRecord, recordedResource } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
 import { lockedError } from "./refusal.ts";
 import type { Enforcement } from "./start_guest.ts";
@@ -95,12 +95,7 @@ export async function adoptGuest(
     carriers: carrier.locks.length === 0 ? [{ ...own, locks: [] }] : [{ ...own, locks: [] }, carrier],
     leaseKeys,
     resources: markUnprotected(
-      resources.map((resource) => ({
-        type: resource.type,
-        name: resource.name,
-        access: resource.access,
-        keys: driver.keysOf(resource),
-      })),
+      resources.map((resource) => recordedResource(resource, driver.keysOf(resource))),
       conflicts,
     ),
     grants: grants ?? [],

@@ -11,6 +11,7 @@ import type {
 } from "../driver/contract.ts";
 import type { Migration } from "../driver/migration.ts";
 import type { Identity } from "../identity/key.ts";
+import type { ResolvedResource } from "../identity/resource.ts";
 import { isCount, isText, JsonFields, WrongShape } from "../files/json_shape.ts";
 import { readGrant, readGrants } from "../lockspace/granted_key.ts";
 import { readMigration } from "../lockspace/noted_migration.ts";
@@ -47,6 +48,12 @@ export interface RecordedResource {
   keys: string[];
   /** Somebody else had it, and the guest goes without its lock (setting `enforce`) until it is free. */
   unprotected?: UnprotectedResource;
+  /** QEMU writes what is locked for reading only, since somebody else had it. */
+  written?: WrittenResource;
+  /** Nobody has named it by hand: `reconcile` may weaken its lock, and give it up, as QEMU does. */
+  followed?: true;
+  /** QEMU has had it open, seen by `reconcile`: if it is not open any more, QEMU has given it up. */
+  seen?: true;
   /** A release is on its way, or was cut off: its locks may be gone, and nobody takes them again. */
   leaving?: true;
 }
@@ -56,6 +63,19 @@ export interface UnprotectedResource {
   identities: readonly Identity[];
   /** Null where that cannot be seen from here. */
   holder: Holder | null;
+}
+
+/** What a guest should have a resource for, and who stood in the way when that was looked at last. */
+export interface WrittenResource extends UnprotectedResource {
+  access: Access;
+}
+
+/** A resource as it goes into a record. */
+export function recordedResource(
+  { type, name, access, followed }: ResolvedResource,
+  keys: string[],
+): RecordedResource {
+  return { type, name, access, keys, ...(followed === undefined ? {} : { followed }) };
 }
 
 /** A pause that keeps the locks or gives them up, or a resume that has all locks back. */
@@ -187,19 +207,31 @@ function readResource(value: unknown): RecordedResource {
     access: fields.get("access", isAccess, "an access"),
     keys: fields.list("keys", readKey),
     ...readUnprotected(fields),
+    ...readWritten(fields),
+    ...(fields.get("followed", isOptionalTrue, "true") === undefined ? {} : { followed: true }),
+    ...(fields.get("seen", isOptionalTrue, "true") === undefined ? {} : { seen: true }),
     ...(fields.get("leaving", isOptionalTrue, "true") === undefined ? {} : { leaving: true }),
   };
 }
 
 function readUnprotected(fields: JsonFields): { unprotected?: UnprotectedResource } {
   if (fields.get("unprotected", isAnything, "an object") === undefined) return {};
-  const unprotected = fields.object("unprotected");
-  const holder = unprotected.get("holder", isAnything, "a holder") ?? null;
+  return { unprotected: readObstructed(fields.object("unprotected")) };
+}
+
+function readWritten(fields: JsonFields): { written?: WrittenResource } {
+  if (fields.get("written", isAnything, "an object") === undefined) return {};
+  const written = fields.object("written");
   return {
-    unprotected: {
-      identities: unprotected.list("identities", readIdentity),
-      holder: holder === null ? null : readHolder(holder),
-    },
+    written: { ...readObstructed(written), access: written.get("access", isAccess, "an access") },
+  };
+}
+
+function readObstructed(fields: JsonFields): UnprotectedResource {
+  const holder = fields.get("holder", isAnything, "a holder") ?? null;
+  return {
+    identities: fields.list("identities", readIdentity),
+    holder: holder === null ? null : readHolder(holder),
   };
 }
 

@@ -5,7 +5,7 @@ import { adoptableProcess, adoptedBefore, adoptGuest } from "./adopt_guest.ts";
 import { attachGuests } from "./attach_guests.ts";
 import { type AttachedContext, currentRecord, refuseLostLocks, runningGuest } from "./attached_record.ts";
 import { finishRelease, releaseResources } from "./finish_release.ts";
-import { type GuestRecord, type RecordedResource, withGrants } from "./guest_record.ts";
+import { type GuestRecord, type RecordedResource, recordedResource, withGrants } from "./guest_record.ts";
 import {
   type HotplugReport,
   type HotplugStep,
@@ -50,6 +50,7 @@ async function plugOnce(
       refuseLostLocks(driver, record, recorded.filter(({ keys }) => keys.length > 0));
     }
     const wanted = steps.flatMap((step) => step.kind === "lock" ? [step.resource] : []);
+    noteStated(store, record, held);
     if (wanted.length === 0) return { record, report: { done: steps, warnings: [] } };
     refuseGivenUp(record, wanted);
     const running = runningGuest(record);
@@ -61,12 +62,7 @@ async function plugOnce(
         refused: result.refusal,
         take: async (free) => free.length > 0 ? await driver.plug(running, free) : nothingTaken(running),
       });
-    const added = wanted.map((resource): RecordedResource => ({
-      type: resource.type,
-      name: resource.name,
-      access: resource.access,
-      keys: driver.keysOf(resource),
-    }));
+    const added = wanted.map((resource) => recordedResource(resource, driver.keysOf(resource)));
     failpoint("acquire.carried");
     const updated = store.update(record, (current) => ({
       ...current,
@@ -82,6 +78,26 @@ async function plugOnce(
     failpoint("acquire.recorded");
     return { record: updated, report: reportOf(record, steps, conflicts) };
   });
+}
+
+/** What somebody names by hand that was only followed until now is theirs from now on. */
+function noteStated(
+  store: AttachedContext["store"],
+  record: GuestRecord,
+  held: readonly ResolvedResource[],
+): void {
+  const isStated = ({ type, name, followed }: RecordedResource) =>
+    followed !== undefined &&
+    held.some((one) => one.type === type && one.name === name && one.followed === undefined);
+  if (!record.resources.some(isStated)) return;
+  store.update(record, (current) => ({
+    ...current,
+    resources: current.resources.map((resource) => {
+      if (!isStated(resource)) return resource;
+      const { followed: _, seen: __, ...stated } = resource;
+      return stated;
+    }),
+  }));
 }
 
 /** Where everything is somebody else's the driver need not be asked. */

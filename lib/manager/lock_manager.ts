@@ -87,11 +87,18 @@ export class LockManager implements AsyncDisposable {
   /**
    * Names a disk or a lease that the guest uses. Finding out what it really is happens here. A driver that leases whole
    * guests may ignore it; it is kept in the record all the same.
+   * @param naming who named it: `followed` for what was found in QEMU's options and nobody has stated
    * @throws {LockvisorError} `data` or `permission` for a disk that is not there, is no disk, or may not be read
    */
-  registerResource(type: ResourceType, name: string, access: Access): void {
+  registerResource(
+    type: ResourceType,
+    name: string,
+    access: Access,
+    naming: "stated" | "followed" = "stated",
+  ): void {
     this.#enter("registerResource");
-    this.#resources.push(resolveRegistered("registerResource", { type, name, access }, this.#scope()));
+    const spec = { type, name, access, ...(naming === "followed" ? { followed: true as const } : {}) };
+    this.#resources.push(resolveRegistered("registerResource", spec, this.#scope()));
   }
 
   /** What acquireObject would meet now. Takes nothing and writes nothing. */

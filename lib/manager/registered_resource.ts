@@ -19,7 +19,7 @@ export interface ResourceScope {
  */
 export function resolveRegistered(
   call: ManagerCall,
-  { type, name, access }: ResourceSpec,
+  { type, name, access, followed }: ResourceSpec,
   { config: { host, storage }, cwd }: ResourceScope,
 ): ResolvedResource {
   if (typeof name !== "string") {
@@ -32,7 +32,7 @@ export function resolveRegistered(
     const known = ACCESSES.join(", ");
     throw new LockvisorError("usage", `${call}: unknown access "${access}"; there are: ${known}`);
   }
-  return resolveResource({ type, name, access }, {
+  return resolveResource({ type, name, access, ...(followed === undefined ? {} : { followed }) }, {
     hostId: host.id,
     storage,
     ...(cwd === undefined ? {} : { cwd }),

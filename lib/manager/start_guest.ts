@@ -1,7 +1,7 @@
 import type { Driver, Guest, Hold, ResolvedResource } from "../driver/contract.ts";
 import { failpoint } from "../failpoint.ts";
 import { identifySelf } from "../process/process_identity.ts";
-import type { GuestRecord } from "./guest_record.ts";
+import { type GuestRecord, recordedResource } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
 import { lockedError } from "./refusal.ts";
 
@@ -79,12 +79,7 @@ export function recordOfStart(
     hostId,
     carriers: [{ kind: "guest", ...identifySelf(), locks: hold.locks }],
     leaseKeys: hold.leaseKeys,
-    resources: resources.map((resource) => ({
-      type: resource.type,
-      name: resource.name,
-      access: resource.access,
-      keys: driver.keysOf(resource),
-    })),
+    resources: resources.map((resource) => recordedResource(resource, driver.keysOf(resource))),
     grants: hold.grants ?? [],
     givenUp: [],
     command: [...command],

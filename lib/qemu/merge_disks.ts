@@ -5,7 +5,7 @@ import { type FoundDisk, shownName } from "./found_disks.ts";
 
 /**
  * The resources of a guest: those that were given by hand, and of the disks that QEMU opens those that are not among
- * them. Whatever a disk is called, it is told by its keys; the access that was given by hand counts.
+ * them, marked as followed. Whatever a disk is called, it is told by its keys; the access that was given by hand counts.
  * @param keysOf the keys that a disk as a whole is locked by; throws for one that is not there
  * @throws {LockvisorError} `data` when the guest uses one disk in two ways that do not go together
  */
@@ -19,7 +19,7 @@ export function mergeDisks(
   const merged: { spec: ResourceSpec; origin: string }[] = [];
   const byKey = new Map<string, (typeof merged)[number]>();
   for (const { name, access, origin } of found) {
-    const spec: ResourceSpec = { type: "disk", name, access };
+    const spec: ResourceSpec = { type: "disk", name, access, followed: true };
     const keys = named(origin, () => keysOf(spec));
     if (keys.some((key) => byHand.has(key))) continue;
     const earlier = keys.map((key) => byKey.get(key)).find((each) => each !== undefined);

@@ -75,6 +75,11 @@ export function findQemu(
   return program !== undefined && isQemu(program, path) ? { program, args, directory } : undefined;
 }
 
+/** Whether the file of a running program is called as a QEMU is; an upgrade may have removed it meanwhile. */
+export function isQemuFile(path: string): boolean {
+  return QEMU_NAME.test(baseName(path.replace(/ \(deleted\)$/, "")));
+}
+
 function isQemu(program: string, path: () => string | undefined): boolean {
   if (QEMU_NAME.test(baseName(program))) return true;
   try {

@@ -7,7 +7,9 @@ import type { AttachedGuest } from "../manager/attach_guests.ts";
 import type { GuestRecord } from "../manager/guest_record.ts";
 import type { ObservedGuest } from "../manager/guest_view.ts";
 import type { HotplugReport } from "../manager/hotplug_plan.ts";
+import { shownName } from "../qemu/found_disks.ts";
 import type { PlugRequest } from "../qemu/plug_request.ts";
+import type { ReconciledDisk, ReconcileMode, ReconcileReport } from "../guest_reconcile.ts";
 import type { StoppedGuest } from "../guest_stop.ts";
 import type { FoundMigration, MigrationOutcome, ObservedMigration } from "../host_migrations.ts";
 
@@ -54,6 +56,31 @@ export function unpluggedResult(
   { outcome, locks }: UnpluggedReport,
 ) {
   return { guest: { uuid, name }, disk: { id }, outcome, ...hotplugResult(locks) };
+}
+
+/** What a guest's QEMU has open, and what was done about its locks. */
+export function reconcileResult(
+  { uuid, name }: GuestRecord,
+  { source, skipped, disks, warnings }: ReconcileReport,
+  mode: ReconcileMode,
+) {
+  const guest = { uuid, name };
+  return { guest, dryRun: mode === "tell", source, skipped, disks: disks.map(reconciledDisk), warnings };
+}
+
+function reconciledDisk(disk: ReconciledDisk) {
+  const { access, result } = disk;
+  const facts = { name: shownName(disk.name), access, result };
+  switch (disk.result) {
+    case "kept":
+      return { ...facts, use: disk.use };
+    case "unprotected":
+      return { ...facts, holder: disk.holder };
+    case "failed":
+      return { ...facts, ...disk.error.toJSON() };
+    default:
+      return facts;
+  }
 }
 
 /** A guest after a pause or a resume, with what it has given up; `lockState` is libvirt's lock state, as text. */
