@@ -139,6 +139,7 @@ export class Agent {
     await this.#loadDrivers();
     await this.#attachAll();
     this.#look("first");
+    this.#disks.look(this.records);
     this.#hints.keepComing();
     this.#lastAuditMs = performance.now();
     this.#auditLater(this.#settings.auditIntervalMs);

@@ -1,5 +1,5 @@
 import { LockvisorError } from "../errors.ts";
-import { reconcileGuest } from "../guest_reconcile.ts";
+import { reconcileGuest, type ReconcileReport } from "../guest_reconcile.ts";
 import type { HostSession } from "../host_session.ts";
 import type { GuestRecord } from "../manager/guest_record.ts";
 import { printOfOpenFiles } from "../process/open_names.ts";
@@ -122,8 +122,8 @@ export class OpenDiskWatch {
     const { session, turns, changed, intervalMs } = this.#context;
     const { record } = guest;
     try {
-      const { warnings } = await turns.of(record.uuid, () => reconcileGuest(session(), record));
-      this.#tell(guest, warnings);
+      const report = await turns.of(record.uuid, () => reconcileGuest(session(), record));
+      this.#tell(guest, problemsOf(report));
     } catch (error) {
       if (this.#guests.get(record.uuid) !== guest) return; // it has ended meanwhile
       this.#tell(guest, [error instanceof LockvisorError ? error.message : `internal error: ${error}`]);
@@ -142,6 +142,16 @@ export class OpenDiskWatch {
     }
     guest.told = new Set(texts);
   }
+}
+
+/** What nobody else tells: what a guest has got, given up or goes without is told by its record. */
+function problemsOf({ disks, warnings }: ReconcileReport): string[] {
+  const failed = disks.flatMap((disk) =>
+    disk.result === "failed"
+      ? [`QEMU has disk ${disk.name} open, and its lock cannot be set right: ${disk.error.message}`]
+      : []
+  );
+  return [...warnings, ...failed];
 }
 
 /** A guest on its way has its own order, and one that has given its locks up takes nothing before it resumes. */
