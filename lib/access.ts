@@ -27,3 +27,8 @@ const COMPATIBLE: Record<Access, Record<Access, boolean>> = {
 export function isAccess(text: unknown): text is Access {
   return typeof text === "string" && (ACCESSES as readonly string[]).includes(text);
 }
+
+/** The access that lets others have more: who has the stronger one has the weaker one as well. */
+export function weakerOf(one: Access, other: Access): Access {
+  return ACCESSES.indexOf(one) > ACCESSES.indexOf(other) ? one : other;
+}

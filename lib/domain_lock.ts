@@ -204,6 +204,19 @@ export function resourcesDetach(
   return attached(lock, guest, (manager) => manager.releaseResources(resources));
 }
 
+/**
+ * Gives a guest that runs another access to disks and leases that it has, all or none, without letting go of them.
+ * @throws {LockvisorError} `locked` with the holders' names where it gets stronger; `data` for what the guest does not
+ * have, or whose name means another disk by now
+ */
+export function resourcesChangeAccess(
+  lock: DomainLock,
+  guest: GuestRecord,
+  resources: readonly ResourceSpec[],
+): Promise<HotplugReport> {
+  return attached(lock, guest, (manager) => manager.changeAccess(resources));
+}
+
 /** Does something with the manager of a guest that runs. */
 async function attached<Result>(
   { plugin, options }: DomainLock,
@@ -245,14 +258,4 @@ function describe(
     manager.free();
     throw error;
   }
-}
-
-/** TEMPORARY STUB until the change of access is merged. */
-export async function resourcesChangeAccess(
-  lock: DomainLock,
-  guest: GuestRecord,
-  resources: readonly ResourceSpec[],
-): Promise<HotplugReport> {
-  await resourcesDetach(lock, guest, resources);
-  return await resourcesAttach(lock, guest, resources);
 }

@@ -37,6 +37,16 @@ export const FAILPOINTS = [
   "release.note-removed",
   "release.unnoted",
   "release.recorded",
+  // A change of the access of a lock that a running guest has.
+  "change-access.noted",
+  "change-access.slot-changed",
+  "change-access.refused",
+  "change-access.put-back",
+  "change-access.changed",
+  "change-access.counted",
+  "change-access.rewritten",
+  "change-access.unnoted",
+  "change-access.recorded",
   // `disk plug`
   "disk-plug.locked",
   "disk-plug.node-added",

@@ -1,6 +1,6 @@
 import { LockvisorError } from "./errors.ts";
 import type { HostSession } from "./host_session.ts";
-import { type Identity } from "./identity/key.ts";
+import type { Identity } from "./identity/key.ts";
 import { readMounts } from "./identity/mounts.ts";
 import { resolveResource } from "./identity/resource.ts";
 import { livingRecord } from "./manager/attached_record.ts";

@@ -1,4 +1,5 @@
 import type {
+  AccessOutcome,
   AcquireOutcome,
   AdoptOutcome,
   CarriedLock,
@@ -51,7 +52,7 @@ import { forecastResources, inspectResource } from "../lib/lockspace/inspection.
 import { notedGuests } from "../lib/lockspace/noted_guests.ts";
 import { removeNote } from "../lib/lockspace/holder_note.ts";
 import { patience } from "../lib/lockspace/key_holders.ts";
-import { planKeys } from "../lib/lockspace/key_plan.ts";
+import { planChange, planKeys, resourcesBut } from "../lib/lockspace/key_plan.ts";
 import {
   forgetGivenUp,
   type PausedGuest,
@@ -167,6 +168,20 @@ class SyncManager implements Driver {
     }
     forgetGivenUp(lockspace, this.#pausedGuest(guest), keys);
     return outcome;
+  }
+
+  async changeAccess(
+    running: RunningGuest,
+    resources: readonly ResolvedResource[],
+    remember: () => void,
+  ): Promise<AccessOutcome> {
+    const { changeModes } = await import("../lib/carrier/live_guest.ts");
+    const { guest, process } = running;
+    const staying = resourcesBut(running.resources, resources);
+    const after = [noted(guestLease(guest)), ...staying, ...resources.map(noted)];
+    const grantee = { guest, process, host: this.#config.host, plugin: definition.name, resources: after };
+    const plan = planChange(running, resources);
+    return await changeModes(this.#openLockspace(), { ...grantee, running }, plan, remember);
   }
 
   async requireReach(running: RunningGuest, keys: readonly string[]): Promise<void> {

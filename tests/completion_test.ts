@@ -197,6 +197,7 @@ Deno.test("completion: every command that takes a guest offers the guests, and t
     "migrate run",
     "migrate status",
     "pause",
+    "reconcile",
     "release",
     "resume",
     "status",

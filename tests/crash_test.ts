@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { dirname, join } from "node:path";
 import { FAILPOINTS } from "../lib/failpoint_names.ts";
+import * as access from "./crash/access_cases.ts";
 import * as attach from "./crash/attach_cases.ts";
 import * as breaking from "./crash/break_cases.ts";
 import { FAILPOINT_BINARY } from "./crash/crash.ts";
@@ -39,7 +40,7 @@ Deno.test("the program does not heed the variable, and the one for tests refuses
 });
 
 Deno.test("the program is killed in some test at each point that is named", () => {
-  const cases = [attach, breaking, hotplug, pause, plug, running, start, stop].flatMap((module) =>
+  const cases = [access, attach, breaking, hotplug, pause, plug, running, start, stop].flatMap((module) =>
     Object.values(module).flat()
   );
   const played = new Set([...cases, ...MIGRATION_CASES].map(({ at }) => at));

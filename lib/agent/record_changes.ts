@@ -140,7 +140,7 @@ function conflicts(
   ) => ({
     type: "lock-conflict",
     guest,
-    resources: [eventResource(resource)],
+    resources: [eventResource({ ...resource, access: resource.unprotected.access ?? resource.access })],
     holder: resource.unprotected.holder,
     message: `guest "${now.name}": ${unprotectedText(resource)}`,
   }));

@@ -1,41 +1,9 @@
 import { failpoint } from "../failpoint.ts";
-import type { LockMode } from "../access.ts";
 import type { Carrier, GivenUpKey, GrantedKey, RunningGuest } from "../driver/contract.ts";
 import { keyState } from "../lockspace/key_state.ts";
 import type { Lockspace } from "../lockspace/lockspace.ts";
-import { type Slot, slotPath, SLOTS } from "../lockspace/slot.ts";
-import { descriptorFlock, descriptorTarget, openDescriptors } from "../process/descriptors.ts";
-import { requireReach, steerFlock } from "./steer.ts";
-
-/** A slot of a key in the carrier that has it open. */
-interface CarriedSlot {
-  key: string;
-  slot: Slot;
-  carrier: Carrier;
-  file: { path: string; descriptor: number | undefined };
-}
-
-/** Every slot of some keys, in the order of taking: keys ascending, slot a first. */
-function carriedSlots(
-  lockspace: Lockspace,
-  carriers: readonly Carrier[],
-  keys: ReadonlySet<string>,
-): CarriedSlot[] {
-  return carriers.flatMap((carrier) =>
-    carrier.locks.filter(({ key }) => keys.has(key)).flatMap(({ key, slots }) =>
-      SLOTS.filter((slot) => slot in slots).map((slot): CarriedSlot => {
-        return {
-          key,
-          slot,
-          carrier,
-          file: { path: slotPath(lockspace, key, slot), descriptor: slots[slot] },
-        };
-      })
-    )
-  ).sort((one, other) =>
-    one.key === other.key ? one.slot.localeCompare(other.slot) : one.key < other.key ? -1 : 1
-  );
-}
+import { type CarriedSlot, carriedSlots, modeHeld, requireReachOf } from "./carried_slots.ts";
+import { steerFlock } from "./steer.ts";
 
 /**
  * Gives keys up in the processes that hold them, and tells what it takes to have them back. Their descriptors stay
@@ -73,12 +41,6 @@ export function requireReachOfKeys(
   requireReachOf(carriedSlots(lockspace, carriers, new Set(keys)));
 }
 
-function requireReachOf(slots: readonly CarriedSlot[]): void {
-  for (const [carrier, own] of Map.groupBy(slots, (slot) => slot.carrier)) {
-    requireReach(carrier, own.map(({ file }) => file));
-  }
-}
-
 /** How keys are held in the processes that hold them, and their generations. */
 export function keysHeld(
   lockspace: Lockspace,
@@ -104,18 +66,6 @@ function statesOf(
     mode: granted.get(key)?.mode ?? modeHeld(slots.find((slot) => slot.key === key)!) ?? "exclusive",
     generation: granted.get(key)?.generation ?? keyState(lockspace, key)?.generation ?? 0,
   }));
-}
-
-/** How a slot is held, by the holder's own fdinfo. */
-function modeHeld({ carrier, file }: CarriedSlot): LockMode | undefined {
-  const noted = file.descriptor;
-  if (noted !== undefined && descriptorTarget(carrier.pid, noted) === file.path) {
-    return descriptorFlock(carrier.pid, noted)?.mode;
-  }
-  const view = openDescriptors(carrier.pid);
-  const flocks = view.kind !== "seen" ? [] : [...view.targets].filter(([, target]) => target === file.path)
-    .map(([descriptor]) => descriptorFlock(carrier.pid, descriptor));
-  return flocks.find((flock) => flock !== undefined)?.mode;
 }
 
 /** What asking for given-up keys gave: all are held again, or none and the first that could not be. */

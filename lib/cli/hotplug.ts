@@ -41,6 +41,7 @@ async function hotplug(
 const VERBS = {
   lock: "locked",
   held: "was locked already",
+  changed: "is locked with this access now",
   unprotected: "is not locked",
   unlock: "released",
   "not-held": "was not locked",

@@ -134,7 +134,7 @@ export function judgeGuests({ guests, damaged, fault }: HostView, strays: readon
   if (without.length > 0) {
     const names = without.map(({ view }) => `"${view.name}"`).join(", ");
     return warning(
-      `${names} without a lock that somebody else had (enforce is "warn"); see: lockvisor status`,
+      `${names} without a lock that somebody else had; see: lockvisor status`,
     );
   }
   const hidden = guests.filter(({ locks }) => locks.unknown > 0);

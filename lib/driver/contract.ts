@@ -86,6 +86,14 @@ export type PlugOutcome =
   | { outcome: "granted"; carrier: Carrier; grants?: readonly GrantedKey[] }
   | { outcome: "refused"; refusal: Refusal };
 
+/** What asking for another access to what a running guest holds gave: all of it, or nothing has changed. */
+export type AccessOutcome =
+  /** A key that was to become weaker and is not held any more is not among the grants, and is left as it is. */
+  | { outcome: "changed"; grants: readonly GrantedKey[] }
+  | { outcome: "refused"; refusal: Refusal }
+  /** A key that was to become stronger is not held any more. */
+  | { outcome: "lost"; key: string };
+
 /** What asking for the locks of a guest that runs already gave. */
 export type AdoptOutcome =
   | { outcome: "granted"; carrier: Carrier; leaseKeys: string[]; grants?: readonly GrantedKey[] }
@@ -264,6 +272,25 @@ export interface HotplugMethods {
   unplug(running: RunningGuest, keys: readonly string[], remember?: () => void): Promise<UnplugOutcome>;
 }
 
+/** What a driver of the ability `hotplug` may do. */
+export interface AccessMethods {
+  /**
+   * Changes the access that a running guest has to resources, all or none, and in such a way that at every instant nobody
+   * gets what neither the earlier nor the later access lets others have. Stronger: refused if others have it. Weaker: it
+   * always succeeds, and may be done again after it was cut off anywhere. Without this method a resource must be released
+   * and acquired anew.
+   * @param resources as they are to be, with those identities alone whose keys the guest has; none has a text where all
+   * become weaker
+   * @param remember told before the first lock changes, and not when none does: cut off after that, nobody may take the
+   * locks for lost, whatever mode they are in
+   */
+  changeAccess?(
+    running: RunningGuest,
+    resources: readonly ResolvedResource[],
+    remember: () => void,
+  ): Promise<AccessOutcome>;
+}
+
 /** What a driver of the ability `pause` does. */
 export interface PauseMethods {
   /**
@@ -335,11 +362,12 @@ export interface WatchingMethods {
   watchLocks?(): Promise<LockWatch>;
 }
 
-/** A driver with all methods, as the manager works with it; only what mends or watches may be missing. */
+/** A driver with all methods, as the manager works with it; only what changes access, mends or watches may be missing. */
 export interface Driver
   extends
     CoreMethods,
     HotplugMethods,
+    AccessMethods,
     PauseMethods,
     MigrationMethods,
     TellingMethods,

@@ -85,7 +85,8 @@ export function holderOfNote(note: HolderNote, key: string, life: Life): Holder 
 
 const KNOWN_ALIVE: Record<Life, Known> = { alive: true, dead: false, unknown: null };
 
-function holdersByPid(evidence: Exclude<SlotEvidence, { state: "free" }>, hostName: string): Holder[] {
+/** Holders without a note, as the kernel tells of them. */
+export function holdersByPid(evidence: Exclude<SlotEvidence, { state: "free" }>, hostName: string): Holder[] {
   const pids = [...new Set(evidence.pids)];
   return pids.map((pid) => ({
     uuid: null,

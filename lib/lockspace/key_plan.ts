@@ -1,6 +1,7 @@
 import { type LockMode, lockModeOf } from "../access.ts";
-import type { ResolvedResource } from "../driver/contract.ts";
+import type { GrantedKey, ResolvedResource, RunningGuest } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
+import type { Identity } from "../identity/key.ts";
 
 /** A key to lock, how, and for which resource (the first that asks for it). */
 export interface PlannedKey {
@@ -30,6 +31,42 @@ export function planKeys(resources: readonly ResolvedResource[]): PlannedKey[] {
     }
   }
   return [...planned.values()].sort((one, other) => one.key < other.key ? -1 : 1);
+}
+
+/**
+ * How the keys of resources are to be held, of which a running guest has all, once it has another access to those. What
+ * else it has counts as well: a key that belongs to several resources is shared among them.
+ * @throws {LockvisorError} `data` when a resource goes with no other one of the guest any more
+ */
+export function planChange(
+  { resources: earlier, grants }: Pick<RunningGuest, "resources" | "grants">,
+  changed: readonly ResolvedResource[],
+): PlannedKey[] {
+  const keys = new Set(changed.flatMap(({ identities }) => identities.map(({ key }) => key)));
+  const staying = resourcesBut(earlier, changed).map((resource) => asGranted(resource, grants));
+  return planKeys([...changed, ...staying]).filter(({ key }) => keys.has(key));
+}
+
+/** What a guest has beside some resources. */
+export function resourcesBut(
+  all: RunningGuest["resources"],
+  some: readonly Pick<ResolvedResource, "type" | "name">[],
+): RunningGuest["resources"] {
+  return all.filter(({ type, name }) => !some.some((one) => one.type === type && one.name === name));
+}
+
+/** A resource that stays as it is. Its keys' modes are known, and by these what is only a part of it or contains it. */
+function asGranted(
+  { keys, ...resource }: RunningGuest["resources"][number],
+  grants: readonly GrantedKey[],
+): ResolvedResource {
+  const shared = new Set(grants.flatMap(({ key, mode }) => mode === "shared" ? [key] : []));
+  const identities = keys.map((key): Identity => ({
+    key,
+    text: "",
+    scope: shared.has(key) ? "containing" : "whole",
+  }));
+  return { ...resource, identities, onNetworkStorage: false };
 }
 
 /** Two uses of one key inside one guest: both as one of many, or the same thing said twice. */

@@ -13,6 +13,7 @@ import { keysOfGuest, proveReleased } from "./left_over_locks.ts";
  * What a manager does for a guest that runs. One module, read only by who needs it: the start of a guest needs none
  * of it.
  */
+export { changeAccess } from "./change_access.ts";
 export { adoptProcess, plugResources, unplugResources } from "./hotplug_guest.ts";
 export { formatState, inquireGuest, pauseGuest, resumeGuest } from "./pause_guest.ts";
 export { stopGuest } from "./stop_guest.ts";

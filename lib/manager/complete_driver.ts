@@ -56,6 +56,7 @@ export function completeDriver(plugin: Declared, own: PartialDriver): Driver {
     notedGuests: told("notedGuests", () => []),
     isHeld: told("isHeld", (keys) => keys.length === 0 ? false : null),
     keysOf: told("keysOf", () => []),
+    ...(own.changeAccess === undefined ? {} : { changeAccess: own.changeAccess.bind(own) }),
     ...(own.requireReach === undefined ? {} : { requireReach: own.requireReach.bind(own) }),
     ...(own.regain === undefined ? {} : { regain: own.regain.bind(own) }),
     ...(own.discard === undefined ? {} : { discard: own.discard.bind(own) }),

@@ -1,7 +1,7 @@
 import type { DriverDefinition, LockWatch, PartialDriver } from "../driver/contract.ts";
 import { errnoOf, fileError, isErrorCode, LockvisorError } from "../errors.ts";
 import { isCount, JsonFields, WrongShape } from "../files/json_shape.ts";
-import { readGrants } from "../lockspace/granted_key.ts";
+import { readGrant, readGrants } from "../lockspace/granted_key.ts";
 import { readTicketFields } from "../lockspace/migration_ticket.ts";
 import { readCarrier, readKey, readLock } from "./guest_record.ts";
 
@@ -115,6 +115,13 @@ const CHECKS: Record<string, (outcome: JsonFields) => void> = {
     outcome.list("carriers", readCarrier);
     outcome.list("missing", readKey);
   },
+  changeAccess: (outcome) => {
+    const kind = outcome.text("outcome");
+    if (kind === "changed") outcome.list("grants", readGrant);
+    else if (kind === "lost") readKey(outcome.text("key"));
+    else if (kind === "refused") readRefusal(outcome);
+    else throw new WrongShape(`field "outcome" of it is not changed, refused or lost`);
+  },
   doubts: (outcome) => outcome.list("list", readDoubt),
   confirm: (outcome) => outcome.list("list", readDoubt),
 };
@@ -169,12 +176,16 @@ function isRefused(outcome: JsonFields): boolean {
     "granted or refused",
   );
   if (kind === "granted") return false;
+  readRefusal(outcome);
+  return true;
+}
+
+function readRefusal(outcome: JsonFields): void {
   const refusal = outcome.object("refusal");
   const resource = refusal.object("resource");
   resource.text("type");
   resource.text("name");
   refusal.list("holders", readHolder);
-  return true;
 }
 
 function isObject(value: unknown): value is object {

@@ -7,7 +7,7 @@ import { lifeOf } from "../process/process_identity.ts";
 import { damagedRecord } from "./find_guest.ts";
 import type { GuestRecord, GuestState } from "./guest_record.ts";
 import type { GuestStore, RecordEntry } from "./guest_store.ts";
-import { claimsOf, heldByKey } from "./lost_locks.ts";
+import { changingKeys, claimsOf, heldByKey } from "./lost_locks.ts";
 
 /** A guest as `status` shows it: the record's words, the kernel's facts. */
 export interface GuestView {
@@ -24,7 +24,8 @@ export interface GuestView {
     access: Access;
     keys: string[];
     locked: Known;
-    unprotected?: { holder: Holder | null };
+    /** `access`: what it does with the resource although its lock is for reading only. */
+    unprotected?: { holder: Holder | null; access?: Access };
   }[];
 }
 
@@ -162,7 +163,7 @@ export function isLockvisor(pid: number): boolean {
 
 /** The view of a guest, as a function of its record and of what the kernel shows of its keys. */
 export function viewOf(record: GuestRecord, evidence: readonly LockEvidence[], state: GuestState): GuestView {
-  const held = heldByKey(evidence);
+  const held = heldByKey(evidence, changingKeys(record.resources));
   return {
     uuid: record.uuid,
     name: record.name,
@@ -171,13 +172,14 @@ export function viewOf(record: GuestRecord, evidence: readonly LockEvidence[], s
     plugin: record.plugin,
     pid: record.carriers[0].pid,
     since: record.since,
-    resources: record.resources.map(({ type, name, access, keys, unprotected }) => ({
+    resources: record.resources.map(({ type, name, access, keys, unprotected, written }) => ({
       type,
       name,
       access,
       keys,
       locked: lockedOf(keys.map((key) => held.has(key) ? held.get(key)! : false)),
       ...(unprotected === undefined ? {} : { unprotected: { holder: unprotected.holder } }),
+      ...(written === undefined ? {} : { unprotected: { holder: written.holder, access: written.access } }),
     })),
   };
 }
@@ -188,8 +190,12 @@ function lockedOf(held: readonly Known[]): Known {
   return held.includes(null) ? null : true;
 }
 
-function countLocks({ givenUp }: GuestRecord, evidence: readonly LockEvidence[]): ObservedGuest["locks"] {
-  const excused = new Set(givenUp.map(({ key }) => key));
+function countLocks(
+  { givenUp, resources }: GuestRecord,
+  evidence: readonly LockEvidence[],
+): ObservedGuest["locks"] {
+  const excused = changingKeys(resources);
+  for (const { key } of givenUp) excused.add(key);
   return {
     held: evidence.filter(({ held }) => held === true).length,
     unknown: evidence.filter(({ held }) => held === null).length,

@@ -2,6 +2,7 @@ import type { CarriedLock, Holding, Known } from "../driver/contract.ts";
 import type { Slot } from "../lockspace/slot.ts";
 import { isSameProcess, type ProcessIdentity } from "../process/process_identity.ts";
 import type { GuestRecord } from "./guest_record.ts";
+import { modesOf } from "./lost_locks.ts";
 
 /** A descriptor of one of a guest's processes in which a slot is locked. */
 export interface LockedSlot {
@@ -66,7 +67,9 @@ export function knownKeys({ leaseKeys, resources, givenUp, carriers }: GuestReco
  */
 export function isAsRecorded(record: GuestRecord, held: HeldLocks): boolean {
   if (record.pending !== undefined || record.state === "lock-lost") return false;
-  if (record.resources.some(({ leaving, unprotected }) => leaving || unprotected !== undefined)) return false;
+  const isUnsettled = ({ leaving, unprotected, written, changing }: GuestRecord["resources"][number]) =>
+    leaving || unprotected !== undefined || written !== undefined || changing !== undefined;
+  if (record.resources.some(isUnsettled)) return false;
   // Where the kernel shows no locks, what is open need not be locked.
   if (held.ofGuest(record.carriers[0]).some(({ proof }) => proof === "open")) return false;
   const wanted = wantedKeys(record);
@@ -92,9 +95,12 @@ export function isAsRecorded(record: GuestRecord, held: HeldLocks): boolean {
 }
 
 /** The keys that a process has locked in another mode than the guest was granted them in. */
-export function otherwiseHeld({ grants }: Pick<GuestRecord, "grants">, { modes }: Holding): Set<string> {
-  const wrong = grants?.filter(({ key, mode }) => (modes?.get(key) ?? mode) !== mode) ?? [];
-  return new Set(wrong.map(({ key }) => key));
+export function otherwiseHeld(
+  record: Pick<GuestRecord, "grants" | "resources">,
+  { modes }: Holding,
+): Set<string> {
+  const wrong = [...modesOf(record)].filter(([key, mode]) => (modes?.get(key) ?? mode) !== mode);
+  return new Set(wrong.map(([key]) => key));
 }
 
 /** What is known of the locks of a guest whose carriers have all of them open. */

@@ -4,7 +4,8 @@ import { failpoint } from "../failpoint.ts";
 import { adoptableProcess, adoptedBefore, adoptGuest } from "./adopt_guest.ts";
 import { attachGuests } from "./attach_guests.ts";
 import { type AttachedContext, currentRecord, refuseLostLocks, runningGuest } from "./attached_record.ts";
-import { finishRelease, releaseResources } from "./finish_release.ts";
+import { finishCutOff } from "./finish_cut_off.ts";
+import { releaseResources } from "./finish_release.ts";
 import { type GuestRecord, type RecordedResource, recordedResource, withGrants } from "./guest_record.ts";
 import {
   type HotplugReport,
@@ -41,7 +42,7 @@ async function plugOnce(
   resources: readonly ResolvedResource[],
 ): Promise<HotplugResult> {
   return await store.withGuest(guest.uuid, async () => {
-    const { record } = await finishRelease({ store, driver }, currentRecord(store, guest));
+    const record = await finishCutOff({ store, driver }, currentRecord(store, guest));
     const steps = planAttach(record.resources, resources);
     const held = steps.flatMap((step) => step.kind === "held" ? [step.resource] : []);
     if (held.length > 0) {
@@ -180,7 +181,7 @@ export async function unplugResources(
  * A guest that is refused by its own locks was left so by an earlier call that was cut off before its record: attaching
  * finishes that, and then it is tried once more.
  */
-async function orAfterAttach<Result>(
+export async function orAfterAttach<Result>(
   { store, driver, plugin, hostId }: AttachedContext,
   uuid: string,
   attempt: () => Promise<Result>,

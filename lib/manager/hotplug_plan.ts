@@ -7,6 +7,8 @@ export type HotplugStep =
   | { kind: "lock"; resource: ResolvedResource }
   /** The guest has it already, with the same access. */
   | { kind: "held"; resource: ResolvedResource }
+  /** The guest has it with this access now, and had it with another one. */
+  | { kind: "changed"; resource: ResolvedResource }
   /** Somebody else has it, and the guest goes without its lock. */
   | { kind: "unprotected"; resource: ResolvedResource }
   | { kind: "unlock"; resource: ResolvedResource; recorded: RecordedResource }
@@ -46,8 +48,11 @@ export function planAttach(
   });
 }
 
-/** The same disk under a second name: one guest would write it through both. */
-function refuseAlias(recorded: readonly RecordedResource[], resource: ResolvedResource): void {
+/**
+ * The same disk under a second name: one guest would write it through both.
+ * @throws {LockvisorError} `data`
+ */
+export function refuseAlias(recorded: readonly RecordedResource[], resource: ResolvedResource): void {
   const own = new Set(resource.identities.filter(({ scope }) => scope === "whole").map(({ key }) => key));
   const alias = recorded.find((candidate) => keysOfUse(candidate).some((key) => own.has(key)));
   if (alias === undefined) return;

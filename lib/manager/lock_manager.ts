@@ -258,6 +258,24 @@ export class LockManager implements AsyncDisposable {
   }
 
   /**
+   * Gives the guest that runs another access to resources that it has, all or none, without letting go of them: weaker
+   * before others are let in, stronger before it writes. What it has with that access already needs nothing.
+   * @throws {LockvisorError} `locked` with the holders' names where it gets stronger; `data` for what the guest does not
+   * have, has lost or has given up while it is paused, or whose name means another disk by now
+   */
+  async changeAccess(specs: readonly ResourceSpec[]): Promise<HotplugReport> {
+    const record = this.#record("changeAccess");
+    requireAbility(this.#plugin, "hotplug", `change the access of guest "${record.name}"`);
+    const resources = specs.map((spec) => resolveRegistered("changeAccess", spec, this.#scope()));
+    return await this.#during(async (become) => {
+      const { changeAccess } = await import("./attached_guest.ts");
+      const changed = await changeAccess(this.#context(), record, resources);
+      become({ phase: "attached", record: changed.record });
+      return changed.report;
+    });
+  }
+
+  /**
    * Stops the guest's processors, where it has a monitor, and notes that it is paused. It keeps its locks, or with
    * `released` gives up all but the lease on itself.
    * @returns the state of what was given up, for {@linkcode resume}

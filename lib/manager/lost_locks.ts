@@ -1,3 +1,4 @@
+import type { LockMode } from "../access.ts";
 import type { CarrierClaim, Known, LockEvidence } from "../driver/contract.ts";
 import {
   type GuestRecord,
@@ -7,13 +8,27 @@ import {
 } from "./guest_record.ts";
 
 /** What a record says that the guest's carriers hold, as drivers are asked for evidence. */
-export function claimsOf({ carriers, grants }: Pick<GuestRecord, "carriers" | "grants">): CarrierClaim[] {
-  const modes = new Map(grants?.map(({ key, mode }) => [key, mode]));
-  return carriers.map(({ pid, kind, locks }) => ({
+export function claimsOf(record: Pick<GuestRecord, "carriers" | "grants" | "resources">): CarrierClaim[] {
+  const modes = modesOf(record);
+  return record.carriers.map(({ pid, kind, locks }) => ({
     pid,
     kind,
     locks: locks.map(({ key, slots }) => ({ key, slots, mode: modes.get(key) })),
   }));
+}
+
+/** In which mode each key is held, as far as that is known: while its access changes, a key is in one or the other. */
+export function modesOf(
+  { grants, resources }: Pick<GuestRecord, "grants" | "resources">,
+): Map<string, LockMode> {
+  const modes = new Map(grants?.map(({ key, mode }) => [key, mode]));
+  for (const key of changingKeys(resources)) modes.delete(key);
+  return modes;
+}
+
+/** The keys of what changes its access: one slot of theirs at a time may be free for an instant. */
+export function changingKeys(resources: readonly RecordedResource[]): Set<string> {
+  return new Set(resources.flatMap(({ changing, keys }) => changing === undefined ? [] : keys));
 }
 
 /**
@@ -24,18 +39,29 @@ export function unlockedResources(
   resources: readonly RecordedResource[],
   evidence: readonly LockEvidence[],
 ): RecordedResource[] {
-  return resources.filter(({ leaving, keys }) => !leaving && unheldKeys(keys, evidence).length > 0);
+  const changing = changingKeys(resources);
+  return resources.filter(({ leaving, keys }) => !leaving && unheldKeys(keys, evidence, changing).length > 0);
 }
 
 /** The keys that the kernel does not show as held: each slot by one carrier or another. */
-export function unheldKeys(keys: readonly string[], evidence: readonly LockEvidence[]): string[] {
-  const held = heldByKey(evidence);
+export function unheldKeys(
+  keys: readonly string[],
+  evidence: readonly LockEvidence[],
+  changing: ReadonlySet<string> = new Set(),
+): string[] {
+  const held = heldByKey(evidence, changing);
   // What is not known is not lost.
   return keys.filter((key) => !held.has(key) || held.get(key) === false);
 }
 
-/** Whether each key is held, with each slot by one carrier or another: a guest may have a key in several. */
-export function heldByKey(evidence: readonly LockEvidence[]): Map<string, Known> {
+/**
+ * Whether each key is held, with each slot by one carrier or another: a guest may have a key in several. Of a key that
+ * is `changing` one slot will do.
+ */
+export function heldByKey(
+  evidence: readonly LockEvidence[],
+  changing: ReadonlySet<string> = new Set(),
+): Map<string, Known> {
   const held = new Map<string, Map<string, Known>>();
   for (const each of evidence) {
     const slots = held.get(each.key) ?? new Map<string, Known>();
@@ -44,7 +70,16 @@ export function heldByKey(evidence: readonly LockEvidence[]): Map<string, Known>
       if (slots.get(slot) !== true) slots.set(slot, shown);
     }
   }
-  return new Map([...held].map(([key, slots]) => [key, allOf([...slots.values()])]));
+  return new Map([...held].map(([key, slots]) => {
+    const seen = [...slots.values()];
+    return [key, changing.has(key) ? oneOf(seen) : allOf(seen)];
+  }));
+}
+
+/** One held will do; otherwise it is not known unless all are known to be missing. */
+function oneOf(slots: readonly Known[]): Known {
+  if (slots.includes(true)) return true;
+  return slots.includes(null) ? null : false;
 }
 
 /** All held is held, one missing is missing, as is nothing at all; otherwise it is not known. */
@@ -56,8 +91,9 @@ function allOf(slots: readonly Known[]): Known {
 /** What a guest has lost: the lease on itself counts, and what a pause gave up does not. */
 export function lostResources(record: GuestRecord, evidence: readonly LockEvidence[]): RecordedResource[] {
   const givenUp = new Set(record.givenUp.map(({ key }) => key));
+  const changing = changingKeys(record.resources);
   return [...ownLease(record), ...record.resources].filter(({ leaving, keys }) =>
-    !leaving && unheldKeys(keys.filter((key) => !givenUp.has(key)), evidence).length > 0
+    !leaving && unheldKeys(keys.filter((key) => !givenUp.has(key)), evidence, changing).length > 0
   );
 }
 

@@ -4,6 +4,7 @@ import { carriersAfter } from "../carrier/carriers_after.ts";
 import { failpoint } from "../failpoint.ts";
 import { lifeOf } from "../process/process_identity.ts";
 import { runningGuest } from "./attached_record.ts";
+import { finishAccess } from "./finish_access.ts";
 import { finishRelease } from "./finish_release.ts";
 import { type GuestRecord, withGrants } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
@@ -53,6 +54,7 @@ export async function mendGuest(context: MendingContext, guest: GuestUnderRepair
 /** In this order: what was to go goes first, what is to run on runs last. */
 const MENDING = [
   finishLeaving,
+  finishChanging,
   finishStopping,
   adoptStrays,
   noteCarriers,
@@ -99,6 +101,17 @@ async function finishLeaving(
   if (leaving.length === 0) return guest;
   const { record } = await finishRelease({ store, driver }, guest.record);
   return repaired(guest, record, `finished the release of ${named(leaving)} that was cut off`);
+}
+
+/** A change of access that was cut off ends in the weaker of both, which can always be had. */
+async function finishChanging(
+  { store, driver }: MendingContext,
+  guest: GuestUnderRepair,
+): Promise<GuestUnderRepair> {
+  const changing = guest.record.resources.filter((resource) => resource.changing !== undefined);
+  if (changing.length === 0) return guest;
+  const record = await finishAccess({ store, driver }, guest.record);
+  return repaired(guest, record, `finished the change of access to ${named(changing)} that was cut off`);
 }
 
 /**

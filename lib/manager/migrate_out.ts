@@ -96,6 +96,8 @@ function refuseUnfit(record: GuestRecord): void {
     ? "has given up locks while it is paused; resume it first"
     : resources.some(({ leaving }) => leaving)
     ? "has a release that was cut off; run: lockvisor attach"
+    : resources.some(({ changing }) => changing !== undefined)
+    ? "has a change of access that was cut off; run: lockvisor attach"
     : unprotectedMove(record);
   if (why !== undefined) throw new LockvisorError("data", `guest "${name}" cannot migrate: it ${why}`);
 }

@@ -8,7 +8,7 @@ import {
   refuseLostLocks,
   runningGuest,
 } from "./attached_record.ts";
-import { finishRelease } from "./finish_release.ts";
+import { finishCutOff } from "./finish_cut_off.ts";
 import { hasMonitor } from "./guest_monitor.ts";
 import { type GuestRecord, settled, withGrants } from "./guest_record.ts";
 import { keysToGiveUp } from "./hotplug_plan.ts";
@@ -35,7 +35,7 @@ export async function pauseGuest(
   locks: LocksWhilePaused,
 ): Promise<GuestRecord> {
   return await store.withGuest(guest.uuid, async () => {
-    const { record } = await finishRelease({ store, driver }, currentRecord(store, guest));
+    const record = await finishCutOff({ store, driver }, currentRecord(store, guest));
     return await finishPausing({ store, driver }, record, locks === "kept" ? "pause" : "pause-release");
   });
 }
@@ -96,7 +96,7 @@ export async function resumeGuest(
 ): Promise<GuestRecord> {
   const told = state === undefined ? [] : parseLockState(state);
   return await store.withGuest(guest.uuid, async () => {
-    const { record } = await finishRelease({ store, driver }, currentRecord(store, guest));
+    const record = await finishCutOff({ store, driver }, currentRecord(store, guest));
     const givenUp = givenUpKeys(record, told);
     let grants: readonly GrantedKey[] | undefined;
     let carriers: readonly Carrier[] = [];

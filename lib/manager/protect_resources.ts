@@ -2,13 +2,13 @@ import type { Driver, Forecast, Holder } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
 import type { ResolvedResource } from "../identity/resource.ts";
 import { lifeOf } from "../process/process_identity.ts";
+import { applyChanges } from "./apply_access.ts";
 import { runningGuest } from "./attached_record.ts";
+import type { AccessChange } from "./access_plan.ts";
 import { type GuestRecord, type RecordedResource, withGrants } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
 import type { GuestUnderRepair } from "./mend_guest.ts";
-import { unprotectedResources, unprotectedText } from "./unprotected.ts";
-
-type Unprotected = ReturnType<typeof unprotectedResources>[number];
+import { unprotectedResources, unprotectedText, type WithoutLock } from "./unprotected.ts";
 
 /**
  * Takes the locks that a guest does without, as soon as nobody else has them, each resource for itself. For what
@@ -33,7 +33,8 @@ export async function protectResources(
       if (outcome.outcome === "protected") {
         repairs.push(`took the lock on ${resource.type} ${resource.name}, which it did without until now`);
       } else {
-        warnings.push(unprotectedText({ ...resource, unprotected: { holder: outcome.holder } }));
+        const unprotected = { ...resource.unprotected, holder: outcome.holder };
+        warnings.push(unprotectedText({ ...resource, unprotected }));
       }
     } catch (error) {
       if (!(error instanceof LockvisorError)) throw error;
@@ -46,27 +47,33 @@ export async function protectResources(
 async function protect(
   { store, driver }: { store: GuestStore; driver: Driver },
   record: GuestRecord,
-  recorded: Unprotected,
+  recorded: WithoutLock,
 ): Promise<
   { record: GuestRecord } & ({ outcome: "protected" } | { outcome: "refused"; holder: Holder | null })
 > {
   const wanted = resolved(recorded);
-  const forecast = forecastOf(driver, wanted);
+  const holders = holdersNow(driver, record, recorded);
   // Who has no name may be gone in an instant, as a process is that was told to end just now: the driver is patient then.
-  const isFinal = forecast?.verdict === "refused" && forecast.holders.some(({ name }) => name !== null);
+  const isFinal = holders?.some(({ name }) => name !== null);
   const result = isFinal
-    ? { outcome: "refused" as const, holders: forecast.holders }
-    : await plug(driver, record, wanted);
+    ? { outcome: "refused" as const, holders: holders ?? [] }
+    : recorded.unprotected.access === undefined
+    ? await plug(driver, record, wanted)
+    : await strengthen({ store, driver }, record, { resource: wanted, recorded });
   if (result.outcome === "refused") {
     const holder = result.holders[0] ?? null;
     if (isSameHolder(holder, recorded.unprotected.holder)) return { outcome: "refused", record, holder };
-    const unprotected = { ...recorded.unprotected, holder };
     return {
       outcome: "refused",
       holder,
-      record: changeResource(store, record, recorded, (current) => ({ ...current, unprotected })),
+      record: changeResource(store, record, recorded, ({ unprotected, written, ...current }) => ({
+        ...current,
+        ...(unprotected === undefined ? {} : { unprotected: { ...unprotected, holder } }),
+        ...(written === undefined ? {} : { written: { ...written, holder } }),
+      })),
     };
   }
+  if (result.outcome === "changed") return { outcome: "protected", record: result.record };
   const { carrier, grants } = result;
   const updated = store.update(record, (current) => ({
     ...current,
@@ -88,15 +95,38 @@ async function plug(driver: Driver, record: GuestRecord, wanted: ResolvedResourc
     : { outcome: "refused" as const, holders: result.refusal.holders };
 }
 
+/** Gives the guest the access with which it writes already. */
+async function strengthen(
+  context: { store: GuestStore; driver: Driver },
+  record: GuestRecord,
+  change: AccessChange,
+) {
+  try {
+    return { outcome: "changed" as const, record: await applyChanges(context, record, [change]) };
+  } catch (error) {
+    if (!(error instanceof LockvisorError) || error.code !== "locked") throw error;
+    const { holders = [] } = error.details as { holders?: Holder[] };
+    return { outcome: "refused" as const, holders };
+  }
+}
+
 /**
  * Whether a look at a guest's unprotected resources would change something: one of them is free, or somebody else has it.
  */
 export function mayProtect(driver: Driver, record: GuestRecord): boolean {
   return unprotectedResources(record).some((recorded) => {
-    const forecast = forecastOf(driver, resolved(recorded));
-    return forecast?.verdict !== "refused" ||
-      !isSameHolder(forecast.holders[0] ?? null, recorded.unprotected.holder);
+    const holders = holdersNow(driver, record, recorded);
+    return holders === undefined || !isSameHolder(holders[0] ?? null, recorded.unprotected.holder);
   });
+}
+
+/** Who stands in the way; undefined when nobody seems to. What a guest reads under lock it has itself. */
+function holdersNow(driver: Driver, { uuid }: GuestRecord, recorded: WithoutLock): Holder[] | undefined {
+  const forecast = forecastOf(driver, resolved(recorded));
+  if (forecast?.verdict !== "refused") return undefined;
+  if (recorded.unprotected.access === undefined) return [...forecast.holders];
+  const others = forecast.holders.filter((holder) => holder.uuid !== uuid);
+  return others.length === 0 ? undefined : others;
 }
 
 /** Undefined for a driver that cannot tell. */
@@ -110,9 +140,10 @@ function forecastOf(driver: Driver, resource: ResolvedResource): Forecast | unde
 }
 
 /** What the guest has open: it was found out when it got the resource, and its name may mean another file by now. */
-function resolved({ type, name, access, unprotected: { identities } }: Unprotected): ResolvedResource {
+function resolved({ type, name, access, unprotected }: WithoutLock): ResolvedResource {
+  const { identities, access: needed = access } = unprotected;
   // Where the disk lies was looked at when the guest got it.
-  return { type, name, access, identities: [...identities], onNetworkStorage: false };
+  return { type, name, access: needed, identities: [...identities], onNetworkStorage: false };
 }
 
 function changeResource(

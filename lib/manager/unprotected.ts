@@ -1,5 +1,6 @@
+import type { Access } from "../access.ts";
 import type { Guest, Holder, Refusal, ResolvedResource } from "../driver/contract.ts";
-import type { GuestRecord, RecordedResource } from "./guest_record.ts";
+import type { GuestRecord, RecordedResource, UnprotectedResource, WrittenResource } from "./guest_record.ts";
 import { holdersText, lockedError } from "./refusal.ts";
 
 /*
@@ -73,32 +74,42 @@ export function conflictText({ name }: Pick<Guest, "name">, conflict: Conflict, 
   }; guest "${name}" ${allTheSame} all the same, without that lock (enforce is "warn")`;
 }
 
+/**
+ * A resource that a guest does without the lock that it should have: without any, or, where an access is told beside who
+ * has it, with one for reading only of what it writes.
+ */
+export type WithoutLock = RecordedResource & {
+  unprotected: UnprotectedResource & Partial<Pick<WrittenResource, "access">>;
+};
+
 /** The resources of a guest that it does without a lock that it should have. */
-export function unprotectedResources(
-  { resources }: Pick<GuestRecord, "resources">,
-): (RecordedResource & Required<Pick<RecordedResource, "unprotected">>)[] {
+export function unprotectedResources({ resources }: Pick<GuestRecord, "resources">): WithoutLock[] {
   return resources.flatMap((resource) => {
-    const { unprotected, leaving } = resource;
-    return unprotected === undefined || leaving ? [] : [{ ...resource, unprotected }];
+    const unprotected = resource.unprotected ?? resource.written;
+    return unprotected === undefined || resource.leaving ? [] : [{ ...resource, unprotected }];
   });
 }
 
 /** What is to be known of a resource without its lock, in a line. */
 export function unprotectedText(
   { type, name, unprotected }: Pick<RecordedResource, "type" | "name"> & {
-    unprotected: { holder: Holder | null };
+    unprotected: { holder: Holder | null; access?: Access };
   },
 ): string {
-  const { holder } = unprotected;
-  return `it runs without the lock on ${type} ${name}, which was locked by ${
-    holdersText(holder === null ? [] : [holder])
-  }`;
+  const { holder, access } = unprotected;
+  const holders = holdersText(holder === null ? [] : [holder]);
+  return access === undefined
+    ? `it runs without the lock on ${type} ${name}, which was locked by ${holders}`
+    : `it writes ${type} ${name} with a lock for reading only, since that was locked by ${holders}`;
 }
 
 /** Why a guest cannot move that goes without a lock; undefined when it has all of them. */
 export function unprotectedMove(record: Pick<GuestRecord, "resources">): string | undefined {
   const [first] = unprotectedResources(record);
   if (first === undefined) return undefined;
-  const { type, name } = first;
-  return `runs without the lock on ${type} ${name}, and has no half of it to offer; take that lock first (lockvisor attach), or release the ${type}`;
+  const { type, name, unprotected: { access } } = first;
+  const what = access === undefined
+    ? "and has no half of it to offer"
+    : `that it needs to write it (${access})`;
+  return `runs without the lock on ${type} ${name}, ${what}; take that lock first (lockvisor attach), or release the ${type}`;
 }

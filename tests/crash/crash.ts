@@ -33,6 +33,12 @@ export interface CrashScenario {
   /** Exit statuses of `attach` after the crash, and of the command when it is repeated; 0 unless told. */
   attachCode?: number;
   repeatCode?: number;
+  /** Where `attach` leads to after the crash, if only one of the two will do. */
+  attached?: Situation;
+  /** Disks are told with their access, as in `a (readonly)`. */
+  shows?: "access";
+  /** What is killed and repeated; default: a command of the compiled program. */
+  program?(world: World, args: string[], env?: Record<string, string>): Promise<Finished>;
   /** Waits for what comes by itself after the crash: the end of a guest that was asked to end. */
   settle?(crash: Crash): Promise<void>;
 }
@@ -90,11 +96,12 @@ export class Crash implements AsyncDisposable {
     return finished;
   };
 
-  /** Runs lockvisor with an armed failpoint, which must be reached. */
-  async killed(args: string[], point: string): Promise<void> {
-    const { signal, code, stderr } = await this.world.execute(FAILPOINT_BINARY, args, {
-      env: { LOCKVISOR_FAILPOINT: point },
-    });
+  /** Runs lockvisor, or another program of ours, with an armed failpoint, which must be reached. */
+  async killed(args: string[], point: string, program?: CrashScenario["program"]): Promise<void> {
+    const env = { LOCKVISOR_FAILPOINT: point };
+    const { signal, code, stderr } = program === undefined
+      ? await this.world.execute(FAILPOINT_BINARY, args, { env })
+      : await program(this.world, args, env);
     assert.equal(signal, "SIGKILL", `${point} was not reached: exit status ${code}: ${stderr}`);
   }
 
@@ -145,15 +152,16 @@ export class Crash implements AsyncDisposable {
     const { world } = this;
     const args = await scenario.stage(this);
     const counted = this.#generations();
-    await this.killed(args, point);
+    await this.killed(args, point, scenario.program);
     await this.#assertInUseLocked(scenario, "right after the crash");
     await scenario.settle?.(this);
 
     const attachCode = scenario.attachCode ?? 0;
     const attached = await world.run(["attach", "--json"]);
     assert.equal(attached.code, attachCode, `attach: ${attached.stderr}${attached.stdout}`);
-    const found = await this.#observe("after attach");
-    assertOneOf(found, scenario);
+    const found = await this.#observe(scenario, "after attach");
+    if (scenario.attached === undefined) assertOneOf(found, scenario);
+    else assert.deepEqual(found, scenario.attached, "where attach leads to");
     if ("vm1" in found) await this.#assertInUseLocked(scenario, "after attach");
 
     const files = this.#files();
@@ -164,7 +172,11 @@ export class Crash implements AsyncDisposable {
       [],
     );
     assert.deepEqual(this.#files(), files, "attach again changes no file");
-    assert.deepEqual(await this.#observe("after another attach"), found, "attach again changes nothing");
+    assert.deepEqual(
+      await this.#observe(scenario, "after another attach"),
+      found,
+      "attach again changes nothing",
+    );
 
     await this.#repeat(scenario, args);
     this.#assertGenerationsKept(counted);
@@ -175,7 +187,7 @@ export class Crash implements AsyncDisposable {
   async playWithoutAttach(scenario: CrashScenario, point: string): Promise<void> {
     const args = await scenario.stage(this);
     const counted = this.#generations();
-    await this.killed(args, point);
+    await this.killed(args, point, scenario.program);
     await this.#repeat(scenario, args);
     this.#assertGenerationsKept(counted);
     await this.#assertNothingIsLeft(Object.keys(scenario.after));
@@ -185,18 +197,18 @@ export class Crash implements AsyncDisposable {
     const { world } = this;
     if (scenario.repeat === "start") await world.startRunning(args);
     else {
-      const { code, stderr } = await world.run(args);
+      const { code, stderr } = await (scenario.program?.(world, args) ?? world.run(args));
       assert.equal(code, scenario.repeatCode ?? 0, `repeated: ${stderr}`);
     }
-    const repeated = await this.#observe("after the repetition");
+    const repeated = await this.#observe(scenario, "after the repetition");
     assert.deepEqual(repeated, scenario.after, "the command, repeated, ends as it should");
   }
 
   /** What `status` and QEMU tell; the kernel must agree. */
-  async #observe(when: string): Promise<Situation> {
+  async #observe({ shows }: CrashScenario, when: string): Promise<Situation> {
     const guests = await shownGuests(this.world);
     await assertStatusEqualsKernel(this.world, guests, when);
-    return await situationOf(guests, this.#monitors);
+    return await situationOf(guests, this.#monitors, shows);
   }
 
   /** While a guest's processors run, nobody else gets a disk that it uses. */

@@ -21,7 +21,7 @@ export interface ShownGuest {
   uuid: string;
   name: string;
   state: string;
-  resources: { name: string; keys: string[]; locked: boolean | null }[];
+  resources: { name: string; access: string; keys: string[]; locked: boolean | null }[];
 }
 
 /** What `status` tells. */
@@ -42,15 +42,23 @@ export async function processorsOf(socket: string): Promise<"running" | "paused"
   }
 }
 
-/** What `status` has told, in short, and what QEMU tells. @param monitors the QMP sockets of guests, by name */
+/**
+ * What `status` has told, in short, and what QEMU tells.
+ * @param monitors the QMP sockets of guests, by name
+ * @param shows whether disks are told with their access
+ */
 export async function situationOf(
   guests: readonly ShownGuest[],
   monitors: ReadonlyMap<string, string>,
+  shows?: "access",
 ): Promise<Situation> {
+  const nameOf = ({ name, access }: ShownGuest["resources"][number]) => {
+    const file = name.split("/").at(-1)!;
+    return shows === "access" ? `${file} (${access})` : file;
+  };
   const situation: Situation = {};
   for (const { name, state, resources } of guests) {
-    const disks = (locked: boolean) =>
-      resources.filter((each) => each.locked === locked).map((each) => each.name.split("/").at(-1)!).sort();
+    const disks = (locked: boolean) => resources.filter((each) => each.locked === locked).map(nameOf).sort();
     const socket = monitors.get(name);
     situation[name] = {
       state,

@@ -90,8 +90,9 @@ export const guestResult = z.object({
     resource.extend({
       keys: z.array(z.string()),
       locked: known,
-      unprotected: z.object({ holder: holder.nullable() }).optional().meta({
-        description: "somebody else had it, and the guest goes without its lock (setting enforce)",
+      unprotected: z.object({ holder: holder.nullable(), access: access.optional() }).optional().meta({
+        description:
+          "somebody else had it, and the guest goes without its lock (setting enforce, reconcile); with access: it uses it so, and its lock is for reading only",
       }),
     }),
   ),
@@ -103,7 +104,7 @@ export const guestsResult = z.object({
 });
 export const hotplugResult = z.object({
   resources: z.array(
-    resource.extend({ result: z.enum(["lock", "held", "unprotected", "unlock", "not-held"]) }),
+    resource.extend({ result: z.enum(["lock", "held", "changed", "unprotected", "unlock", "not-held"]) }),
   ),
   warnings: z.array(z.string()),
 });

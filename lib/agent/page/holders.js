@@ -58,6 +58,13 @@ function hasLostLocks({ state, locks }) {
 
 /** What is to be said of the lock on a resource: a kind, words, and the guests that have it. */
 function lockView(resource, guest, holders) {
+  if (resource.unprotected?.access) {
+    return {
+      lock: "none",
+      words: "Written with a lock for reading only, since somebody else had it",
+      holders,
+    };
+  }
   if (resource.locked === true) return { lock: "held", words: "Locked by", holders };
   if (resource.locked === null) return { lock: "unknown", words: "Not known whether it is locked", holders };
   if (resource.unprotected) {
