@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import type { QmpClient } from "../lib/qmp/client.ts";
 import { Agent } from "./support/agent.ts";
-import { Told } from "./support/agent_scene.ts";
+import { recordOf, Told } from "./support/agent_scene.ts";
 import { PlugScene } from "./support/plug_scene.ts";
 import { until } from "./support/until.ts";
 import { World } from "./support/world.ts";
@@ -25,6 +25,13 @@ async function untilLeft(
   await until(`of ${disk} others can have ${wanted}`, async () => await left(world, disk) === wanted);
 }
 
+/** Waits until the agent has compared the guest for the first time, and is done with it. */
+async function compared(world: World): Promise<void> {
+  await until("it was compared", () => recordOf(world, "vm1").resources.every(({ seen }) => seen));
+  const { code, stderr } = await world.run(["reconcile", "vm1"]);
+  assert.deepEqual([code, stderr], [0, ""]);
+}
+
 /** Somebody else's snapshot of the guest's own disk. */
 async function snapshotByHand(qemu: QmpClient, overlay: string): Promise<void> {
   await qemu.execute("blockdev-snapshot-sync", {
@@ -39,6 +46,7 @@ Deno.test("the agent has the locks of a guest follow a snapshot that somebody el
   await using agent = await Agent.start(world, OFTEN);
   const scene = await PlugScene.start(world);
   const [boot, overlay] = [`${world.directory}/vm1.boot`, `${world.directory}/overlay`];
+  await compared(world);
   assert.equal(await left(world, boot), "nothing");
 
   await scene.ask((qemu) => snapshotByHand(qemu, overlay));
@@ -61,11 +69,11 @@ Deno.test("a second QMP socket tells the agent of block jobs at once", async () 
   const scene = await PlugScene.start(world, "vm1", events);
   const [boot, overlay] = [`${world.directory}/vm1.boot`, `${world.directory}/overlay`];
   await scene.ask((qemu) => snapshotByHand(qemu, overlay));
-  assert.equal((await world.run(["reconcile", "vm1"])).code, 0);
-  assert.equal(await left(world, boot), "reading");
 
   // It looks for the first time when it starts, and then not for an hour.
   await using _agent = await Agent.start(world, RARELY);
+  await compared(world);
+  assert.equal(await left(world, boot), "reading");
   await scene.ask(async (qemu) => {
     await qemu.execute("block-commit", { device: "o0", "job-id": "commit" });
     await untilLeft(world, boot, "nothing");
@@ -83,6 +91,7 @@ Deno.test("while somebody else talks to the only monitor the descriptors of QEMU
   await using world = await World.create();
   await using _agent = await Agent.start(world, OFTEN);
   const scene = await PlugScene.start(world);
+  await compared(world);
   const overlay = `${world.directory}/overlay`;
   await scene.ask(async (qemu) => {
     await snapshotByHand(qemu, overlay);
