@@ -139,7 +139,7 @@ export class Agent {
     await this.#loadDrivers();
     await this.#attachAll();
     this.#look("first");
-    this.#disks.look(this.records);
+    this.#followDisks();
     this.#hints.keepComing();
     this.#lastAuditMs = performance.now();
     this.#auditLater(this.#settings.auditIntervalMs);
@@ -257,7 +257,7 @@ export class Agent {
       const report = await this.#audit.run();
       if (report.examined > 0) this.#look();
       this.#arrivals.look(this.records);
-      this.#disks.look(this.records);
+      this.#followDisks();
       this.#audited(report, performance.now() - begun);
       this.#fault = undefined;
     } catch (error) {
@@ -270,6 +270,12 @@ export class Agent {
       if (!(error instanceof LockvisorError)) return;
     }
     this.#lastAuditMs = performance.now();
+  }
+
+  #followDisks(): void {
+    this.#disks.look(this.records).catch((error) =>
+      this.tell({ type: "problem", message: `internal error: ${error}` })
+    );
   }
 
   /** Guests that live and whose records are gone, or cannot be read. */

@@ -24,6 +24,9 @@ export interface OpenDiskContext {
 /** Monitors of so many guests are asked at a time: when the agent starts, all are due. */
 const MOST_AT_ONCE = 4;
 
+/** A look at a process takes 80 microseconds with 20 descriptors: in between others have their turn. */
+const AT_A_STRETCH = 50;
+
 interface FollowedGuest {
   record: GuestRecord;
   /** Stands for what its process has open; undefined when that could not be seen. */
@@ -45,21 +48,34 @@ export class OpenDiskWatch {
   readonly #queue: string[] = [];
   readonly #events = new QemuEvents((uuid) => this.#due(uuid));
   readonly #underWay = new Set<Promise<void>>();
+  #isLooking = false;
   #isEnding = false;
 
   constructor(context: OpenDiskContext) {
     this.#context = context;
   }
 
-  /** Looks at guests. Nobody waits for what is done then. */
-  look(records: readonly GuestRecord[]): void {
+  /** Looks at guests, unless that is being done. Nobody waits for what is done then. */
+  async look(records: readonly GuestRecord[]): Promise<void> {
+    if (this.#isLooking) return;
+    this.#isLooking = true;
+    try {
+      await this.#lookAt(records);
+    } finally {
+      this.#isLooking = false;
+    }
+  }
+
+  async #lookAt(records: readonly GuestRecord[]): Promise<void> {
     const followed = records.filter(isFollowed);
     const uuids = new Set(followed.map(({ uuid }) => uuid));
     for (const uuid of this.#guests.keys()) if (!uuids.has(uuid)) this.#guests.delete(uuid);
     this.#events.watch(followed);
     const now = performance.now();
     const lockspace = this.#context.session().config.lockspace.path;
-    for (const record of followed) {
+    for (const [index, record] of followed.entries()) {
+      if (index % AT_A_STRETCH === AT_A_STRETCH - 1) await new Promise((resolve) => setTimeout(resolve));
+      if (this.#isEnding) return;
       const guest = this.#known(record);
       const print = printOfOpenFiles(record.carriers[0].pid, lockspace);
       const isChanged = print !== undefined && print !== guest.print;
