@@ -39,9 +39,10 @@ export const FAILPOINTS = [
   "release.recorded",
   // A change of the access of a lock that a running guest has.
   "change-access.noted",
-  "change-access.slot-changed",
+  "change-access.slot-strengthened",
   "change-access.refused",
   "change-access.put-back",
+  "change-access.slot-weakened",
   "change-access.changed",
   "change-access.counted",
   "change-access.rewritten",

@@ -10,20 +10,15 @@ import { Failure } from "./failure.ts";
  * a module that exports the same names out of the script, so main.js and what is imported lazily need not know.
  */
 
-/** The script of the start, and the module that runs it. */
-const SCRIPT = "start.script";
+/** The script of the start, and the module that runs it and the others. */
+const START = "start";
 const RUNNER = "start.js";
 
-/** A script in a bundle, and the module that runs it. */
+/** A script in a bundle: it is `NAME.script`, and its code `NAME.code`. */
 export interface BundledScript {
-  /** It is `NAME.script`, and its code `NAME.code`. */
   name: string;
-  /** The module's file. */
-  runner: string;
-  /** What the module has first, how the script gets what it requires, and what the module exports: JavaScript. */
-  imports: string;
-  require: string;
-  exports: string;
+  /** By the name of each file that it requires, the part of the start's script that has what that exported. */
+  parts: Readonly<Record<string, string>>;
 }
 
 /** A bundle with scripts in it. */
@@ -31,8 +26,11 @@ export interface JoinedBundle extends Bundle {
   scripts: readonly BundledScript[];
 }
 
-/** The function with which a bundle reads what is built into the runtime, under the name that the script has for it. */
-const REQUIRE = "requireBuiltin";
+/** The function with which a script gets what it requires, under the name that the script has for it. */
+const REQUIRE = "requirePart";
+
+/** The function with which a script runs another one, by its name, and gets what that exports. */
+const RUN_SCRIPT = "runScript";
 
 /**
  * What `deno bundle` puts into one of the files for packages that call require(). A script has no import, and no
@@ -62,25 +60,22 @@ export async function joinStart({ folder, main }: Bundle, scratch: string): Prom
   const outside = lazy.flatMap((file) => ["--external", `./${file}`]);
   const joined = join(scratch, "joined");
   await runBundler(["--format", "cjs", ...outside, "--outdir", joined, entry]);
-  Deno.writeTextFileSync(join(folder, SCRIPT), scriptOf(Deno.readTextFileSync(join(joined, RUNNER))));
+  Deno.writeTextFileSync(
+    join(folder, scriptFile(START)),
+    scriptOf(Deno.readTextFileSync(join(joined, RUNNER))),
+  );
   // The script runs as a whole: a file that nothing is taken from needs no load.
   Deno.writeTextFileSync(join(folder, main), read(main).replaceAll(/\bimport"\.\/[^"/]+";/g, ""));
   for (const { file, name } of names) {
     Deno.writeTextFileSync(join(folder, file), standIn(name, exportedNames(read(file), file)));
   }
-  const script: BundledScript = {
-    name: "start",
-    runner: RUNNER,
-    imports: "",
-    require: "process.getBuiltinModule",
-    exports: "export default module.exports;\n",
-  };
-  return { folder, main, beside: [SCRIPT, ...lazy], scripts: [script] };
+  return { folder, main, beside: [scriptFile(START), ...lazy], scripts: [{ name: START, parts: {} }] };
 }
 
 /**
  * Makes a script of its own of a file that some starts import lazily, in a bundle whose start was joined. It gets the
- * start's parts from there.
+ * start's parts from there. The start runs it at once where it imported the file: a module would be loaded in several
+ * turns.
  * @param stem the file's name up to the hash that the bundler appends
  * @throws {Failure} as {@linkcode joinStart}
  */
@@ -103,74 +98,73 @@ export async function joinLazy(bundle: JoinedBundle, stem: string, scratch: stri
   const joined = join(scratch, "joined");
   await runBundler(["--format", "cjs", ...outside, "--outdir", joined, join(folder, file)]);
   const commonJs = Deno.readTextFileSync(join(joined, file)).replaceAll(/\brequire\("/g, `${REQUIRE}("`);
-  Deno.writeTextFileSync(join(folder, `${stem}.script`), scriptOf(commonJs));
-  const names = exportedNames(read(file), file).map((name) => `${name}`).join(", ");
-  const script: BundledScript = {
-    name: stem,
-    runner: file,
-    imports: `import start from "./${RUNNER}";\nconst parts = ${
-      JSON.stringify(Object.fromEntries(parts))
-    };\n`,
-    require: "(name) => start[parts[name]]",
-    exports: `export const { ${names} } = module.exports;\n`,
-  };
+  Deno.writeTextFileSync(join(folder, scriptFile(stem)), scriptOf(commonJs));
+  const start = read(scriptFile(START)).replaceAll(`import("./${file}")`, `${RUN_SCRIPT}("${stem}")`);
+  Deno.writeTextFileSync(join(folder, scriptFile(START)), start);
   return {
     ...bundle,
-    beside: [...new Set([...beside, `${stem}.script`, ...lazy])],
-    scripts: [...scripts, script],
+    beside: [...new Set([...beside.filter((each) => each !== file), scriptFile(stem), ...lazy])],
+    scripts: [...scripts, { name: stem, parts: Object.fromEntries(parts) }],
   };
 }
 
 /** The bundle whose program writes the code that V8 has made for its scripts to files, when it ends. */
 export function recordingBundle(bundle: JoinedBundle, file: string): JoinedBundle {
-  const [start, ...lazy] = bundle.scripts;
-  const entry = (script: BundledScript) => `[${JSON.stringify(codeFile(file, script))}, script]`;
-  const record = `globalThis.recorded = [${entry(start!)}];
+  const begin = `const recorded = [];
 const exit = Deno.exit;
 Deno.exit = (status) => {
-  for (const [file, script] of globalThis.recorded) Deno.writeFileSync(file, script.createCachedData());
+  for (const [file, script] of recorded) Deno.writeFileSync(file, script.createCachedData());
   exit(status);
 };
 `;
-  Deno.writeTextFileSync(join(bundle.folder, start!.runner), runner(start!, "", record));
-  for (const script of lazy) {
-    const text = runner(script, "", `globalThis.recorded.push(${entry(script)});\n`);
-    Deno.writeTextFileSync(join(bundle.folder, script.runner), text);
-  }
+  const made = `  recorded.push([${JSON.stringify(`${file}.`)} + name, script]);\n`;
+  writeRunner(bundle, { begin, option: "", made });
   return bundle;
 }
 
 /** The bundle whose program takes over code that was recorded. */
 export function recordedBundle(bundle: JoinedBundle, file: string): JoinedBundle {
-  const check = `if (script.cachedDataRejected && Deno.env.get("LOCKVISOR_DEBUG")) {
-  console.error("lockvisor: V8 does not take the code that is built in, and makes it anew");
-}
-`;
-  for (const script of bundle.scripts) {
-    const code = `${script.name}.code`;
-    Deno.copyFileSync(codeFile(file, script), join(bundle.folder, code));
-    const option = `  cachedData: Deno.readFileSync(\`\${import.meta.dirname}/${code}\`),\n`;
-    Deno.writeTextFileSync(join(bundle.folder, script.runner), runner(script, option, check));
+  const made = `  if (script.cachedDataRejected && Deno.env.get("LOCKVISOR_DEBUG")) {
+    console.error("lockvisor: V8 does not take the code that is built in, and makes it anew");
   }
-  const codes = bundle.scripts.map(({ name }) => `${name}.code`);
-  return { ...bundle, beside: [...bundle.beside, ...codes] };
+`;
+  const option = "    cachedData: Deno.readFileSync(`${import.meta.dirname}/${name}.code`),\n";
+  writeRunner(bundle, { begin: "", option, made });
+  const names = bundle.scripts.map(({ name }) => name);
+  for (const name of names) Deno.copyFileSync(`${file}.${name}`, join(bundle.folder, `${name}.code`));
+  return { ...bundle, beside: [...bundle.beside, ...names.map((name) => `${name}.code`)] };
 }
 
-/** Where the code of a script is recorded. */
-function codeFile(file: string, { name }: BundledScript): string {
-  return `${file}.${name}`;
+function scriptFile(name: string): string {
+  return `${name}.script`;
 }
 
-/** The module that runs a script and exports what it gives. */
-function runner({ name, imports, require, exports }: BundledScript, option: string, before: string): string {
-  return `import { constants, Script } from "node:vm";
-${imports}const script = new Script(Deno.readTextFileSync(\`\${import.meta.dirname}/${name}.script\`), {
-  filename: import.meta.resolve("./${name}.script"),
-  importModuleDynamically: constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
-${option}});
-${before}const module = {};
-script.runInThisContext()(module, ${require});
-${exports}`;
+/**
+ * Writes the module that runs the scripts, and exports what that of the start gives.
+ * @param pieces JavaScript: what it begins with, one more option for a script, and what to do with one that was made
+ */
+function writeRunner(
+  { folder, scripts }: JoinedBundle,
+  { begin, option, made }: { begin: string; option: string; made: string },
+): void {
+  const parts = Object.fromEntries(scripts.map(({ name, parts }) => [name, parts]));
+  const text = `import { constants, Script } from "node:vm";
+${begin}const parts = ${JSON.stringify(parts)};
+function run(name, require) {
+  const script = new Script(Deno.readTextFileSync(\`\${import.meta.dirname}/\${name}.script\`), {
+    filename: import.meta.resolve(\`./\${name}.script\`),
+    importModuleDynamically: constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
+${option}  });
+${made}  const module = {};
+  script.runInThisContext()(module, require, runLazy);
+  return module.exports;
+}
+const ran = {};
+const runLazy = (name) => ran[name] ??= run(name, (file) => start[parts[name][file]]);
+const start = run(${JSON.stringify(START)}, process.getBuiltinModule);
+export default start;
+`;
+  Deno.writeTextFileSync(join(folder, RUNNER), text);
 }
 
 /** The files that a file imports, and those that they import, each after those it needs. */
@@ -209,5 +203,5 @@ function standIn(part: string, names: readonly string[]): string {
 function scriptOf(commonJs: string): string {
   const unfit = /\bimport\.meta\b|\brequire\(/.exec(commonJs)?.[0];
   if (unfit !== undefined) throw new Failure(`the start of the program cannot be a script: it has ${unfit}`);
-  return `(function(module,${REQUIRE}){"use strict";${commonJs}})`;
+  return `(function(module,${REQUIRE},${RUN_SCRIPT}){"use strict";${commonJs}})`;
 }

@@ -4,6 +4,7 @@ import { EventLog } from "../lib/agent/event_log.ts";
 import { eventResult } from "../lib/agent/api/schemas.ts";
 import { Agent, type EventReader } from "./support/agent.ts";
 import { until } from "./support/until.ts";
+import { changeAccess } from "./support/change_access.ts";
 import { BINARY, World } from "./support/world.ts";
 
 /** The number of an event in its agent's life. */
@@ -53,6 +54,9 @@ Deno.test("what the command line does without the agent is told, in order", asyn
   await done("acquire", "vm1", "--disk", `${b},access=shared`);
   const [granted] = await told([["lock-granted", [b]]]);
   assert.equal(granted?.resources[0]?.access, "shared");
+  assert.equal((await changeAccess(world, ["vm1", a + ",access=readonly", b])).code, 0);
+  const [changed] = await told([["lock-changed", [a, b]]]);
+  assert.deepEqual(changed?.resources.map(({ access }) => access), ["readonly", "exclusive"]);
   await done("release", "vm1", "--disk", b);
   await told([["lock-released", [b]]]);
   for (const words of [["pause", "vm1"], ["pause", "vm1", "--release"]]) {

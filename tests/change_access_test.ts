@@ -150,9 +150,43 @@ Deno.test("a slot that was lost on the way is taken back as soon as whoever look
   contender.close();
   const attached = await attaching;
   assert.deepEqual([attached.code, attached.stderr], [0, ""]);
+  assert.doesNotMatch(attached.stdout, /took the locks/, "nothing was taken for lost");
   assert.match(attached.stdout, /finished the change of access to disk \S+\/a that was cut off/);
   assert.deepEqual(modesOf(world, "vm1", keys), READ);
   await assertWell(world);
+});
+
+Deno.test("a change that was cut off takes nothing again that the guest has lost since", async () => {
+  await using world = await World.create();
+  const disk = await world.disk("a");
+  const { pid } = await start(world, "vm1", disk);
+  const keys = keysOf(world, "vm1", disk);
+  for (const others of ["nobody", "vm2"]) {
+    const env = { LOCKVISOR_FAILPOINT: "change-access.noted" };
+    const killed = await changeAccess(world, ["vm1", `${disk},access=readonly`], env);
+    assert.equal(killed.signal, "SIGKILL", killed.stderr);
+    for (const key of keys) {
+      for (const slot of ["a", "b"]) steer(pid, `${world.lockspace}/${key}.${slot}`, "unlock");
+    }
+    if (others !== "nobody") {
+      assert.equal((await world.run(["run", "--name", others, "--disk", disk, "--", "true"])).code, 0);
+      // One slot would be enough, had nobody else had the disk.
+      for (const key of keys) steer(pid, `${world.lockspace}/${key}.a`, "shared");
+    }
+    const { code, stdout, stderr } = await world.run(["attach", "vm1"]);
+    assert.match(stdout, /finished the change of access to disk/);
+    assert.equal(recordOf(world, "vm1").resources[0]!.access, "readonly");
+    if (others === "nobody") {
+      assert.equal(code, 0, stderr);
+      assert.match(stdout, /took the locks on disk \S+\/a again, which nobody had in between/);
+      assert.deepEqual(modesOf(world, "vm1", keys), READ);
+      await change(world, ["vm1", disk]);
+    } else {
+      assert.equal(code, 75);
+      assert.match(stdout + stderr, /"vm2"/);
+      assert.deepEqual(modesOf(world, "vm1", keys), ["a READ, b", "a READ, b"]);
+    }
+  }
 });
 
 Deno.test("between shared and readonly no lock is touched, and the notes tell the new access", async () => {

@@ -1,5 +1,12 @@
 import assert from "node:assert/strict";
-import { diskAttach, diskDetach, type DomainLock, processPause, processResume } from "../lib/domain_lock.ts";
+import {
+  diskAttach,
+  diskDetach,
+  type DomainLock,
+  processPause,
+  processResume,
+  resourcesChangeAccess,
+} from "../lib/domain_lock.ts";
 import { processCancelOut, processCompleteOut, processMigratePrepare } from "../lib/domain_migration.ts";
 import type { Driver, DriverDefinition } from "../lib/driver/contract.ts";
 import type { GuestRecord } from "../lib/manager/guest_record.ts";
@@ -36,6 +43,7 @@ Deno.test("what a driver has not declared is refused before anything happens", a
   const calls = [
     () => diskAttach(lock, record, disk),
     () => diskDetach(lock, record, disk),
+    () => resourcesChangeAccess(lock, record, [{ ...disk, type: "disk" }]),
     () => processPause(lock, record, "kept"),
     () => processResume(lock, record, { changes: "refuse" }),
     () => processMigratePrepare(lock, record, { destination: "ssh://hv2" }),

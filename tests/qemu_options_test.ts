@@ -123,7 +123,11 @@ Deno.test("a command line is taken apart by which options take a value", () => {
 });
 
 Deno.test("an option that is not known, or has no value, is refused with what to do", () => {
-  for (const args of [["-frobnicate"], ["-frobnicate", "a.img"], ["-hda"], ["-"], ["--"], ["---S"]]) {
+  for (
+    const args of [["-frobnicate"], ["-frobnicate", "a.img"], ["-hda"], ["-"], ["--"], ["---S"], [
+      "-S alt-grab",
+    ]]
+  ) {
     assert.throws(() => splitCommandLine(args), (error) => {
       assert.ok(error instanceof LockvisorError);
       assert.equal(error.code, "usage");

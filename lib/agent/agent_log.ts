@@ -58,6 +58,7 @@ const LEVELS: Record<EventType, LogLevel> = {
   "guest-mended": "warning",
   "lock-granted": "info",
   "lock-released": "info",
+  "lock-changed": "info",
   "lock-refused": "warning",
   "lock-conflict": "warning",
   "lock-lost": "error",

@@ -16,6 +16,7 @@ export type EventType =
   | "guest-mended"
   | "lock-granted"
   | "lock-released"
+  | "lock-changed"
   | "lock-refused"
   | "lock-conflict"
   | "lock-lost"
@@ -41,6 +42,7 @@ export const EVENT_TYPES: readonly EventType[] = [
   "guest-mended",
   "lock-granted",
   "lock-released",
+  "lock-changed",
   "lock-refused",
   "lock-conflict",
   "lock-lost",

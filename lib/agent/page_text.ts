@@ -768,6 +768,7 @@ const EVENTS = {
   "guest-mended": { words: "Guest mended", tone: "warn" },
   "lock-granted": { words: "Lock granted", tone: "good" },
   "lock-released": { words: "Lock released", tone: "plain" },
+  "lock-changed": { words: "Lock changed", tone: "plain" },
   "lock-refused": { words: "Lock refused", tone: "warn" },
   "lock-conflict": { words: "Lock conflict", tone: "warn" },
   "lock-lost": { words: "Lock lost", tone: "bad" },

@@ -35,16 +35,16 @@ export function changesOf(before: GuestRecord | undefined, now: GuestRecord): Ha
     return [started(now), ...granted(now, guest, present(now)), ...conflicts(now, guest, []), ...moves];
   }
   const told: Happening[] = [];
-  const added = present(now).filter((one) => !present(before).some((other) => isOfSameName(one, other)));
-  const gone = present(before).filter((one) => !present(now).some((other) => isOfSameName(one, other)));
-  told.push(...granted(now, guest, added), ...otherAccess(now, guest, present(before)));
+  const added = present(now).filter((one) => !present(before).some((other) => isSame(one, other)));
+  const gone = present(before).filter((one) => !present(now).some((other) => isSame(one, other)));
+  told.push(...granted(now, guest, added));
   told.push(...conflicts(now, guest, unprotectedResources(before)));
   if (gone.length > 0) {
     const resources = gone.map(eventResource);
     const message = `guest "${now.name}" has given up ${resourcesText(resources)}`;
     told.push({ type: "lock-released", guest, resources, message });
   }
-  told.push(...moves);
+  told.push(...changedAccess(before, now, guest), ...moves);
   if (before.state !== "paused" && before.migration?.role !== "out" && now.state === "paused") {
     const keys = now.givenUp.length === 0 ? "keeps its locks" : "has given its locks up until it resumes";
     told.push({ type: "guest-paused", guest, message: `guest "${now.name}" is paused and ${keys}` });
@@ -113,20 +113,17 @@ function granted(
   return [{ type: "lock-granted", guest, resources, message }];
 }
 
-/** What a guest has otherwise than before: after a snapshot, say, or a commit. */
-function otherAccess(
-  now: GuestRecord,
-  guest: EventGuest,
-  before: readonly RecordedResource[],
-): Happening[] {
-  return present(now).flatMap((resource): Happening[] => {
-    const earlier = before.find((other) => isOfSameName(resource, other));
-    if (earlier === undefined || earlier.access === resource.access) return [];
-    const { type, name, access } = resource;
-    const message =
-      `guest "${now.name}" has the lock on ${type} ${name} ${access} now, and not ${earlier.access} any more`;
-    return [{ type: "lock-granted", guest, resources: [eventResource(resource)], message }];
-  });
+/** What the guest has with another access than before. */
+function changedAccess(before: GuestRecord, now: GuestRecord, guest: EventGuest): Happening[] {
+  const earlier = (one: RecordedResource) => present(before).find((other) => isSame(one, other)) ?? one;
+  const changed = present(now).filter((one) => earlier(one).access !== one.access);
+  if (changed.length === 0) return [];
+  const resources = changed.map(eventResource);
+  const was = changed.map((one) => earlier(one).access).join(", ");
+  const message = `guest "${now.name}" has ${
+    resourcesText(resources)
+  }, with another access than before (${was})`;
+  return [{ type: "lock-changed", guest, resources, message }];
 }
 
 /** What a guest does without from now on, one by one: each has a holder of its own. */
@@ -151,10 +148,6 @@ function present({ resources }: GuestRecord): RecordedResource[] {
   return resources.filter(({ leaving, unprotected }) => !leaving && unprotected === undefined);
 }
 
-function isOfSameName(one: RecordedResource, other: RecordedResource): boolean {
-  return one.type === other.type && one.name === other.name;
-}
-
 function isSame(one: RecordedResource, other: RecordedResource): boolean {
-  return isOfSameName(one, other) && one.access === other.access;
+  return one.type === other.type && one.name === other.name;
 }

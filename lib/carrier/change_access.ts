@@ -73,7 +73,7 @@ export async function changeModes(
   if (refused !== undefined) return refused;
   for (const slot of slotBySlot(changing.filter((each) => !stronger.includes(each)))) {
     await share(slot);
-    failpoint("change-access.slot-changed");
+    failpoint("change-access.slot-weakened");
   }
   failpoint("change-access.changed");
   const keys = held.map(({ planned }) => planned.key);
@@ -162,7 +162,7 @@ async function strengthenOnce(
     const result = steerFlock(first.carrier, first.file, "exclusive");
     if (result === "done") {
       done.push(at);
-      failpoint("change-access.slot-changed");
+      failpoint("change-access.slot-strengthened");
       continue;
     }
     failpoint("change-access.refused");

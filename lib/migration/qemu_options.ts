@@ -1,19 +1,9 @@
+import { takesValue as knownToTakeValue } from "../qemu/option_names.ts";
+
 /** One of QEMU's options with its value, or a word that is none: a disk, or what stands before QEMU's own words. */
 export type CommandWord =
   | { kind: "option"; word: string; name: string; value: string | undefined }
   | { kind: "other"; word: string };
-
-/** QEMU's options that take no value: those of QEMU 7.2, tried one by one, and some that other versions have. */
-const WITHOUT_VALUE = new Set([
-  ..."S async-teardown audio-help daemonize enable-kvm enable-sync-profile full-screen h help mem-prealloc"
-    .split(" "),
-  ..."no-acpi no-fd-bootchk no-hpet no-reboot no-shutdown no-user-config nodefaults nographic".split(" "),
-  ..."only-migratable portrait preconfig s singlestep snapshot usb version win2k-hack xen-attach".split(" "),
-  "xen-domid-restrict",
-  ..."alt-grab ctrl-grab curses enable-fips localtime no-frame no-kvm no-kvm-irqchip no-quit old-param sdl"
-    .split(" "),
-  ..."semihosting show-cursor".split(" "),
-]);
 
 /** Options whose whole value is one path, in which a comma is nothing but a comma. */
 const PATH_ALONE = new Set(
@@ -21,9 +11,9 @@ const PATH_ALONE = new Set(
     .split(" "),
 );
 
-/** Whether an option takes a value. */
+/** Whether an option takes a value, as nearly all do: so do those that are not known. */
 export function takesValue(name: string): boolean {
-  return !WITHOUT_VALUE.has(name);
+  return knownToTakeValue(name) ?? true;
 }
 
 /** Whether the whole value of an option is one path, rather than parts with commas between them. */

@@ -28,7 +28,11 @@ function addressed(
   address: string,
   byId: (id: string) => Parameters | undefined,
 ): Parameters | undefined {
-  if (address.startsWith("chardev:")) return byId(address.slice("chardev:".length));
+  return address.startsWith("chardev:") ? byId(address.slice("chardev:".length)) : socketAddress(address);
+}
+
+/** An address `unix:PATH[,server=on]` as the chardev that QEMU makes of it; undefined for anything else. */
+export function socketAddress(address: string): Parameters | undefined {
   if (!address.startsWith("unix:")) return undefined;
   const parameters = parseParameters(address.slice("unix:".length), "path");
   parameters.set("backend", "socket");
@@ -36,7 +40,7 @@ function addressed(
 }
 
 /** The path that a chardev listens on; none for a descriptor, a name without a file, or a client. */
-function listeningPath(parameters: Parameters): string | undefined {
+export function listeningPath(parameters: Parameters): string | undefined {
   const isOn = (name: string) => switchOf(parameters.get(name) ?? "off") === true;
   if (parameters.get("backend") !== "socket" || !isOn("server") || isOn("abstract")) return undefined;
   return parameters.get("path");

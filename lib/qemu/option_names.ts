@@ -27,7 +27,7 @@ export function takesValue(name: string): boolean | undefined {
 
 /** Looks into the text itself: taking it apart first would cost each start more than the few look-ups that it needs. */
 function isIn(name: string, names: string): boolean {
-  if (name === "") return false;
+  if (name === "" || name.includes(" ") || name.includes("\n")) return false;
   for (let at = names.indexOf(name); at >= 0; at = names.indexOf(name, at + 1)) {
     if (isSpace(names[at - 1]) && isSpace(names[at + name.length])) return true;
   }

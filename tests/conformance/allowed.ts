@@ -19,6 +19,7 @@ export const ALLOWED: Partial<Record<Call, Partial<Record<Mode, Phase[]>>>> = {
   record: { start: ["acquired"], attach: ["attached"], migrate: ["acquired", "attached"] },
   acquireResource: { attach: ["attached"] },
   releaseResource: { attach: ["attached"] },
+  changeAccess: { attach: ["attached"] },
   pause: { attach: ["attached"] },
   resume: { attach: ["attached"] },
   inquire: { attach: ["attached"], migrate: ["attached"] },

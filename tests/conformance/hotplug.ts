@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import type { Access } from "../../lib/access.ts";
 import type { HotplugReport } from "../../lib/manager/hotplug_plan.ts";
 import { refusal } from "../support/refusal.ts";
 import { until } from "../support/until.ts";
@@ -52,6 +53,46 @@ export function testHotplug(candidate: Candidate): void {
       const again = await manager.call("releaseResource", "lease", "cluster:db", "shared");
       assert.deepEqual(stepsOf(again), ["not-held"]);
       assert.match(again.warnings.join(), /lease cluster:db is not held by guest "vm1"/);
+    }));
+
+  Deno.test(`${name}: what a guest has gets another access, all or none, and lets others in or keeps them out`, () =>
+    withRunningGuest(candidate, () => ["--lease", "cluster:first"], async ({ world, manager, plugin }) => {
+      await manager.call("acquireResource", "lease", "cluster:later", "exclusive");
+      const of = (access: Access, ...keys: string[]) =>
+        keys.map((key) => ({ type: "lease" as const, name: `cluster:${key}`, access }));
+      const change = (access: Access, ...keys: string[]) => manager.call("changeAccess", of(access, ...keys));
+      const accesses = () => recordOf(world, "vm1").resources.map(({ access }) => access);
+      const locks = locksOf(world, "vm1");
+      assert.deepEqual(stepsOf(await change("readonly", "first", "later")), ["changed", "changed"]);
+      assert.deepEqual(stepsOf(await change("readonly", "later")), ["held"]);
+      assert.deepEqual(stepsOf(await change("shared", "first")), ["changed"]);
+      assert.deepEqual(accesses(), ["shared", "readonly"]);
+      assert.deepEqual((await manager.call("record")).resources.map(({ access }) => access), accesses());
+      assert.deepEqual(locksOf(world, "vm1"), locks);
+
+      const reader = await startGuest(world, { plugin, name: "vm2" }, [
+        "--lease",
+        "cluster:later,access=shared",
+      ]);
+      if (excludes) {
+        const says = new RegExp(`^lease cluster:later is locked by guest "vm2" \\(pid ${reader.pid}\\b`);
+        assert.equal(await refusal(() => change("exclusive", "first", "later"), says), "locked");
+        assert.deepEqual(accesses(), ["shared", "readonly"]);
+        assert.deepEqual(locksOf(world, "vm1"), locks);
+        await reader.kill();
+      }
+      assert.deepEqual(stepsOf(await change("exclusive", "first", "later")), ["changed", "changed"]);
+      assert.deepEqual(accesses(), ["exclusive", "exclusive"]);
+      assert.deepEqual(locksOf(world, "vm1"), locks);
+      const { code } = await world.run([
+        ...["run", "--plugin", plugin, "--name", "vm3"],
+        ...["--lease", "cluster:first,access=readonly", "--", "true"],
+      ]);
+      assert.equal(code, excludes ? 75 : 0);
+      assert.equal(
+        await refusal(() => change("shared", "other"), /cluster:other is none that guest "vm1" has/),
+        "data",
+      );
     }));
 
   Deno.test(`${name}: of several resources all are locked for a guest that runs, or none`, () =>

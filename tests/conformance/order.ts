@@ -26,6 +26,8 @@ export const CALLS: Partial<Record<Call, (manager: RemoteManager) => Promise<unk
   record: (manager) => manager.call("record"),
   acquireResource: (manager) => manager.call("acquireResource", "lease", "cluster:hot", "exclusive"),
   releaseResource: (manager) => manager.call("releaseResource", "lease", "cluster:hot", "exclusive"),
+  changeAccess: (manager) =>
+    manager.call("changeAccess", [{ type: "lease", name: "cluster:hot", access: "shared" }]),
   pause: (manager) => manager.call("pause", "kept"),
   resume: (manager) => manager.call("resume", { changes: "refuse" }),
   inquire: (manager) => manager.call("inquire"),
@@ -43,6 +45,7 @@ export const CALLS: Partial<Record<Call, (manager: RemoteManager) => Promise<unk
 const ABILITY: Partial<Record<Call, "hotplug" | "pause" | "migration">> = {
   acquireResource: "hotplug",
   releaseResource: "hotplug",
+  changeAccess: "hotplug",
   pause: "pause",
   resume: "pause",
   inquire: "pause",
@@ -59,6 +62,7 @@ function inOrder(call: Call, mode: Mode, { definition, forecasts }: Candidate): 
   if (ability !== undefined && !capabilities[ability]) return "unavailable";
   if (call === "forecast" && forecasts === "refused") return "unavailable";
   if (call === "adoptObject") return "usage"; // which process?
+  if (call === "changeAccess") return "data"; // the guest has no such lease any more
   if (call === "completeMigrateOut") return "locked"; // the guest has no monitor that tells that it has left
   if (call === "completeMigrateIn") return "data"; // it leaves, and does not come
   if (call === "shutdown" && mode === "attach") return "locked"; // the guest runs

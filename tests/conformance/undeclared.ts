@@ -12,6 +12,8 @@ const CALLS_OF: Record<Ability, Record<string, Attempt>> = {
   hotplug: {
     acquireResource: (manager) => manager.call("acquireResource", "lease", "cluster:more", "exclusive"),
     releaseResource: (manager) => manager.call("releaseResource", "lease", "cluster:db", "exclusive"),
+    changeAccess: (manager) =>
+      manager.call("changeAccess", [{ type: "lease", name: "cluster:db", access: "shared" }]),
   },
   pause: {
     "pause with its locks": (manager) => manager.call("pause", "kept"),

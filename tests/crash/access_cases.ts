@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import type { FailpointName } from "../../lib/failpoint_names.ts";
 import { changeAccess } from "../support/change_access.ts";
 import { casesOf, type Crash, type CrashScenario } from "./crash.ts";
 import { shownGuests } from "./situation.ts";
@@ -73,13 +74,13 @@ const refused: CrashScenario = {
 };
 
 /** A change that was cut off with some slots in one mode and some in the other is finished by `attach`. */
-function cutOff(scenario: CrashScenario): CrashScenario {
+function cutOff(scenario: CrashScenario, at: FailpointName): CrashScenario {
   const { program: _, ...rest } = scenario;
   return {
     ...rest,
     title: `attach after a ${scenario.title} that was cut off`,
     stage: async (crash) => {
-      await crash.killed(await scenario.stage(crash), "change-access.slot-changed:3", scenario.program);
+      await crash.killed(await scenario.stage(crash), `${at}:3`, scenario.program);
       return ["attach"];
     },
     before: scenario.attached!,
@@ -87,22 +88,24 @@ function cutOff(scenario: CrashScenario): CrashScenario {
   };
 }
 
+const strengthenCutOff = cutOff(strengthen, "change-access.slot-strengthened");
+const weakenCutOff = cutOff(weaken, "change-access.slot-weakened");
+
 /** The guest has four keys, and eight slots. */
 export const ACCESS_CASES = [
-  ...casesOf(strengthen, "change-access.noted", "change-access.slot-changed", [
-    "change-access.slot-changed",
-    6,
-  ]),
-  ...casesOf(strengthen, "change-access.changed", ["grant.key-counted", 3], "change-access.counted"),
-  ...casesOf(strengthen, "change-access.rewritten", "change-access.unnoted"),
+  ...casesOf(strengthen, "change-access.noted", ["change-access.slot-strengthened", 6]),
+  ...casesOf(strengthen, ["grant.key-counted", 3], "change-access.counted", "change-access.unnoted"),
   ...casesOf(strengthened, "change-access.recorded"),
-  ...casesOf(weaken, "change-access.noted", ["change-access.slot-changed", 6], "change-access.counted"),
-  ...casesOf(weaken, "change-access.unnoted", "change-access.recorded"),
+  ...casesOf(weaken, ["change-access.slot-weakened", 6], "change-access.unnoted"),
   ...casesOf(refused, "change-access.refused", "change-access.put-back"),
 ];
 
+export const REPEAT_CASES = [
+  ...casesOf(strengthen, ["change-access.slot-strengthened", 6]),
+  ...casesOf(weaken, ["change-access.slot-weakened", 6]),
+];
+
 export const FINISH_CASES = [
-  ...casesOf(cutOff(strengthen), "change-access.slot-changed", ["change-access.slot-changed", 5]),
-  ...casesOf(cutOff(strengthen), "change-access.rewritten", "change-access.recorded"),
-  ...casesOf(cutOff(weaken), "change-access.changed", "change-access.unnoted"),
+  ...casesOf(strengthenCutOff, ["change-access.slot-weakened", 5], "change-access.rewritten"),
+  ...casesOf(weakenCutOff, "change-access.changed"),
 ];

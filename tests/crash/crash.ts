@@ -5,6 +5,7 @@ import { qemuCommand } from "../support/qemu.ts";
 import { until } from "../support/until.ts";
 import { type Finished, World } from "../support/world.ts";
 import {
+  assertOneOf,
   assertStatusEqualsKernel,
   processesInLockspace,
   processorsOf,
@@ -286,22 +287,6 @@ export class Crash implements AsyncDisposable {
     }
     await this.world[Symbol.asyncDispose]();
   }
-}
-
-function assertOneOf(found: Situation, { before, after }: CrashScenario): void {
-  const isBefore = JSON.stringify(sorted(found)) === JSON.stringify(sorted(before));
-  assert.deepEqual(
-    found,
-    isBefore ? before : after,
-    `attach leads to neither ${JSON.stringify(before)} nor to`,
-  );
-}
-
-function sorted(situation: Situation): unknown {
-  return Object.keys(situation).sort().map((name) => {
-    const { state, locked, unlocked, processors } = situation[name]!;
-    return [name, state, locked, unlocked, processors];
-  });
 }
 
 function filesBelow(directory: string): string[] {

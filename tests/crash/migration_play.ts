@@ -69,8 +69,9 @@ async function strike(scene: MigrationScene, kill: Kill): Promise<void> {
   switch (kill.kind) {
     case "command": {
       const args = argumentsOf(scene, kill.command);
-      if (kill.when === "sending-begins") return await scene.killedWhileSendingBegins(args, kill.at);
-      return await scene.killedAt(kill.on, args, `${kill.at}:${kill.passage ?? 1}`);
+      const point = `${kill.at}:${kill.passage ?? 1}`;
+      if (kill.when === "sending-begins") return await scene.killedWhileSendingBegins(args, point);
+      return await scene.killedAt(kill.on, args, point);
     }
     case "process":
       await Promise.all(

@@ -27,19 +27,10 @@ export function killText(crash: MigrationCrash): string {
   return `${stageText(crash)}: ${killedText(crash)}`;
 }
 
-/** The command is held up from outside in that moment: how far it has come with giving slots up is not always the same. */
-function sendingBegins({ kill }: MigrationCrash): boolean {
-  return kill.kind === "command" && kill.when === "sending-begins";
-}
-
-const SOME_OF_B = "slots a, and those of b that it had not given up";
-
-function stageText(crash: MigrationCrash): string {
-  const { stage, before } = crash;
+function stageText({ stage, before, kill }: MigrationCrash): string {
   if (before !== undefined) return "the destination is cancelled";
-  return sendingBegins(crash)
-    ? `${STAGE_WORDS[stage]}, and QEMU begins to send meanwhile`
-    : STAGE_WORDS[stage];
+  const begins = kill.kind === "command" && kill.when === "sending-begins";
+  return begins ? `${STAGE_WORDS[stage]}, and QEMU begins to send meanwhile` : STAGE_WORDS[stage];
 }
 
 function killedText({ kill }: MigrationCrash): string {
@@ -76,7 +67,7 @@ export function tableOf(played: readonly PlayedCrash[]): string {
   const rows = played.map(({ crash, source, destination }) => [
     stageText(crash),
     killedText(crash),
-    sendingBegins(crash) ? source.replace(/both slots|slots a, some b/, SOME_OF_B) : source,
+    source,
     destination,
     operatorText(crash),
     endText(crash.ends),

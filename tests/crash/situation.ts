@@ -70,6 +70,26 @@ export async function situationOf(
   return situation;
 }
 
+/** A situation is that before a command, or the one after it. */
+export function assertOneOf(
+  found: Situation,
+  { before, after }: { before: Situation; after: Situation },
+): void {
+  const isBefore = JSON.stringify(sorted(found)) === JSON.stringify(sorted(before));
+  assert.deepEqual(
+    found,
+    isBefore ? before : after,
+    `attach leads to neither ${JSON.stringify(before)} nor to`,
+  );
+}
+
+function sorted(situation: Situation): unknown {
+  return Object.keys(situation).sort().map((name) => {
+    const { state, locked, unlocked, processors } = situation[name]!;
+    return [name, state, locked, unlocked, processors];
+  });
+}
+
 /** The slots that the kernel shows as locked are those of what `status` calls locked: no more, no less, no half key. */
 export async function assertStatusEqualsKernel(
   world: World,
