@@ -187,7 +187,7 @@ Deno.test("operations: errors have the statuses of its table", () => {
 
 Deno.test("operations: its table has every key of the agent, with its default", () => {
   const sources = { environment: () => undefined, effectiveUid: 0, cwd: "/" };
-  const { auditIntervalMs, hookTimeoutMs, hooks, listen, socket } = mergeAgentSettings(
+  const { auditIntervalMs, reconcileIntervalMs, hookTimeoutMs, hooks, listen, socket } = mergeAgentSettings(
     { sources: { ...sources, flags: {} }, flags: {}, runtimeDir: "/run/lockvisor", listening: "loopback" },
     { agent: {} },
   );
@@ -202,8 +202,10 @@ Deno.test("operations: its table has every key of the agent, with its default", 
     "hook-timeout",
     "hooks",
     "listen",
+    "reconcile-interval",
     "socket",
   ]);
+  assert.equal(parseDuration("reconcile-interval", written["reconcile-interval"]!), reconcileIntervalMs);
   assert.equal(parseDuration("audit-interval", written["audit-interval"]!), auditIntervalMs);
   assert.equal(parseDuration("hook-timeout", written["hook-timeout"]!), hookTimeoutMs);
   assert.deepEqual([written["hooks"], written["listen"], written["socket"]], [

@@ -14,6 +14,7 @@ import type { Happening } from "./event.ts";
 import { EventLog } from "./event_log.ts";
 import { GuestWatch } from "./guest_watch.ts";
 import { LockDoubts } from "./lock_doubts.ts";
+import { OpenDiskWatch } from "./open_disk_watch.ts";
 import { RecordHints } from "./record_hints.ts";
 import { RecordWatch } from "./record_watch.ts";
 import { MOST_AT_ONCE, Turns } from "./turns.ts";
@@ -21,7 +22,7 @@ import { MOST_AT_ONCE, Turns } from "./turns.ts";
 /** What the agent works with. */
 export interface AgentOptions {
   openSession: () => HostSession;
-  settings: Pick<AgentSettings, "auditIntervalMs">;
+  settings: Pick<AgentSettings, "auditIntervalMs" | "reconcileIntervalMs">;
   /** Told of each look at all locks, with how long it took in milliseconds. */
   audited?: (report: AuditReport, tookMs: number) => void;
 }
@@ -43,6 +44,7 @@ export class Agent {
   readonly #ending: EndingGuests;
   readonly #audit: Audit;
   readonly #arrivals: Arrivals;
+  readonly #disks: OpenDiskWatch;
   readonly #records: RecordWatch;
   #tail: AuditTail;
   #drivers = new Map<string, Driver>();
@@ -95,6 +97,13 @@ export class Agent {
       tell: (happening) => this.tell(happening),
       changed: (uuid) => this.look([uuid]),
     });
+    this.#disks = new OpenDiskWatch({
+      session,
+      intervalMs: () => this.#settings.reconcileIntervalMs,
+      turns: this.changes,
+      tell: (happening) => this.tell(happening),
+      changed: (uuid) => this.look([uuid]),
+    });
   }
 
   /** The session in force. */
@@ -130,6 +139,7 @@ export class Agent {
     await this.#loadDrivers();
     await this.#attachAll();
     this.#look("first");
+    this.#followDisks();
     this.#hints.keepComing();
     this.#lastAuditMs = performance.now();
     this.#auditLater(this.#settings.auditIntervalMs);
@@ -141,6 +151,7 @@ export class Agent {
     clearTimeout(this.#auditDue);
     this.#hints.end();
     await this.#auditing;
+    await this.#disks.end();
   }
 
   /** Goes on with other settings, and looks at all guests with them. The directory of the records stays. */
@@ -246,6 +257,7 @@ export class Agent {
       const report = await this.#audit.run();
       if (report.examined > 0) this.#look();
       this.#arrivals.look(this.records);
+      this.#followDisks();
       this.#audited(report, performance.now() - begun);
       this.#fault = undefined;
     } catch (error) {
@@ -258,6 +270,12 @@ export class Agent {
       if (!(error instanceof LockvisorError)) return;
     }
     this.#lastAuditMs = performance.now();
+  }
+
+  #followDisks(): void {
+    this.#disks.look(this.records).catch((error) =>
+      this.tell({ type: "problem", message: `internal error: ${error}` })
+    );
   }
 
   /** Guests that live and whose records are gone, or cannot be read. */

@@ -161,6 +161,12 @@ export const COMMANDS: readonly CommandDefinition[] = [
         summary: "the time from one look at all locks to the next",
       },
       {
+        name: "reconcile-interval",
+        placeholder: "DURATION",
+        default: "1m",
+        summary: "how long a guest goes without a comparison of its locks with what its QEMU has open",
+      },
+      {
         name: "hooks",
         placeholder: "DIR",
         default: "/etc/lockvisor/hooks.d",
@@ -189,7 +195,7 @@ export const COMMANDS: readonly CommandDefinition[] = [
     ],
     details: [
       "Locks do not depend on it, nor does any other command: it may be stopped, killed or replaced at any time, and guests run on with their locks. A lock that a guest has lost is taken again if nobody had it since; otherwise the guest is paused, killed or left alone, as it was started with (run --on-lock-failure).",
-      "Root and the group lockvisor may use the socket (0660). GET /openapi.json describes the interface; /v1/events, /metrics and /healthz are in it. socket, listen, audit-interval, hooks and hook-timeout are keys of the table [agent] in the configuration file as well, and variables: LOCKVISOR_AGENT_SOCKET and so on.",
+      "Root and the group lockvisor may use the socket (0660). GET /openapi.json describes the interface; /v1/events, /metrics and /healthz are in it. socket, listen, audit-interval, reconcile-interval, hooks and hook-timeout are keys of the table [agent] in the configuration file as well, and variables: LOCKVISOR_AGENT_SOCKET and so on.",
       "A program in the directory of the hooks gets each event as a line of JSON on its standard input, and LOCKVISOR_EVENT and LOCKVISOR_GUEST in its environment. auto, for --log-format, is journal under systemd and text elsewhere.",
       "SIGHUP: read the configuration anew, all but socket, listen and runtime-dir. SIGTERM, SIGINT: end. Exits with 69 when another agent watches the same guests, or somebody else has the address.",
     ],

@@ -22,6 +22,7 @@ export async function daemon({ options }: Invocation, context: CliContext): Prom
           socket: options.text("socket"),
           listen: options.text("listen"),
           "audit-interval": options.text("audit-interval"),
+          "reconcile-interval": options.text("reconcile-interval"),
           hooks: options.text("hooks"),
           "hook-timeout": options.text("hook-timeout"),
         },

@@ -12,6 +12,8 @@ export interface AgentSettings {
   listen: { hostname: string; port: number } | undefined;
   /** From one look at all locks to the next, in milliseconds. */
   auditIntervalMs: number;
+  /** How long a guest goes without a comparison of its locks with what its QEMU has open, in milliseconds. */
+  reconcileIntervalMs: number;
   /** The directory with the programs that are told of events. */
   hooks: string;
   /** How long such a program may run, in milliseconds. */
@@ -60,6 +62,9 @@ export function mergeAgentSettings(
     auditIntervalMs: given["audit-interval"] === undefined
       ? 5000
       : duration(given["audit-interval"], { least: SHORTEST_AUDIT_MS, most: LONGEST_AUDIT_MS }),
+    reconcileIntervalMs: given["reconcile-interval"] === undefined
+      ? 60_000
+      : duration(given["reconcile-interval"], { least: SHORTEST_AUDIT_MS, most: LONGEST_AUDIT_MS }),
     hooks: hooks === undefined ? DEFAULT_HOOKS : path(hooks, sources.cwd),
     hookTimeoutMs: given["hook-timeout"] === undefined
       ? 10_000

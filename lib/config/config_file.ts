@@ -22,7 +22,14 @@ export const SETTING_KEYS = [
 export type SettingKey = typeof SETTING_KEYS[number];
 
 /** Keys of the table `[agent]`, each with a text as value. */
-export const AGENT_KEYS = ["socket", "listen", "audit-interval", "hooks", "hook-timeout"] as const;
+export const AGENT_KEYS = [
+  "socket",
+  "listen",
+  "audit-interval",
+  "reconcile-interval",
+  "hooks",
+  "hook-timeout",
+] as const;
 export type AgentKey = typeof AGENT_KEYS[number];
 
 const TOP_KEYS: readonly string[] = [...SETTING_KEYS, "storage", "agent"];

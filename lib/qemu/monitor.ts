@@ -4,16 +4,23 @@ import type { QemuSettings } from "./settings.ts";
 
 /** The absolute path of the first QMP monitor that QEMU listens for on a unix socket; undefined where there is none. */
 export function monitorSocket(
-  { monitors, chardevs }: QemuSettings,
+  settings: Pick<QemuSettings, "monitors" | "chardevs">,
   directory: string | undefined,
 ): string | undefined {
+  return monitorSockets(settings, directory)[0];
+}
+
+/** The absolute paths of all QMP monitors that QEMU listens for on unix sockets, in their order. */
+export function monitorSockets(
+  { monitors, chardevs }: Pick<QemuSettings, "monitors" | "chardevs">,
+  directory: string | undefined,
+): string[] {
   const byId = (id: string) => chardevs.find(({ parameters }) => parameters.first("id") === id)?.parameters;
-  for (const monitor of monitors) {
+  return monitors.flatMap((monitor) => {
     const parameters = monitor.kind === "chardev" ? byId(monitor.id) : addressed(monitor.address, byId);
     const path = parameters === undefined ? undefined : listeningPath(parameters);
-    if (path !== undefined) return absolutePath(path, directory);
-  }
-  return undefined;
+    return path === undefined ? [] : [absolutePath(path, directory)];
+  });
 }
 
 /** What `-qmp` is given: `unix:PATH[,server=on]`, or `chardev:ID`; undefined for anything else. */

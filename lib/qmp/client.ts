@@ -11,12 +11,17 @@ export type { QmpEvent } from "./message.ts";
 /** How long each step may take when the caller does not say, in milliseconds: connect, greeting, every reply. */
 export const QMP_DEADLINE_MS = 5000;
 
+/** As much as a reply about many disks may take. */
+const QMP_READ_BYTES = 65_536;
+
 /** How to connect. */
 export interface QmpOptions {
   /** For each step by itself: the connection, the greeting, every reply; in milliseconds. */
   deadlineMs?: number;
   /** The process that must be at the other end: a path may lead to another guest's socket by now. */
   expectedPid?: number;
+  /** How much is read at a time, in bytes: the memory that a connection takes while nothing comes. */
+  readBytes?: number;
   /** Called for each event, from the moment of the connection on; it must not throw. */
   onEvent?: (event: QmpEvent) => void;
 }
@@ -51,6 +56,7 @@ export class QmpClient implements AsyncDisposable {
   readonly #connection: Deno.UnixConn;
   readonly #socketName: string;
   readonly #deadlineMs: number;
+  readonly #readBytes: number;
   readonly #onEvent: (event: QmpEvent) => void;
   readonly #replies = new Map<number, Waiting>();
   readonly #greeting = Promise.withResolvers<QmpMessage>();
@@ -64,6 +70,7 @@ export class QmpClient implements AsyncDisposable {
     this.#connection = connection;
     this.#socketName = socketName;
     this.#deadlineMs = options.deadlineMs ?? QMP_DEADLINE_MS;
+    this.#readBytes = options.readBytes ?? QMP_READ_BYTES;
     this.#onEvent = options.onEvent ?? (() => {});
     this.#greeting.promise.catch(() => {}); // told to whoever waits for it
     this.#reading = this.#read();
@@ -118,6 +125,11 @@ export class QmpClient implements AsyncDisposable {
     await this.execute("closefd", { fdname: name });
   }
 
+  /** Settled when the connection has ended, for whatever reason. */
+  get ended(): Promise<void> {
+    return this.#reading;
+  }
+
   /** Ends the connection. QEMU keeps the descriptors that it got. */
   async close(): Promise<void> {
     this.#end(this.#failure("the connection was closed here"));
@@ -164,7 +176,7 @@ export class QmpClient implements AsyncDisposable {
 
   async #read(): Promise<void> {
     const splitter = new LineSplitter();
-    const chunk = new Uint8Array(65536);
+    const chunk = new Uint8Array(this.#readBytes);
     try {
       while (this.#fault === undefined) {
         const count = await this.#connection.read(chunk);
