@@ -76,6 +76,12 @@ Deno.test("a QEMU guest's whole life is served in the words of the command line"
   assert.equal((await api.post("/v1/guests/vm1/resume")).status, 200);
   assert.equal(flockedFiles(guest.pid).length, 6);
 
+  for (const flags of [["--dry-run"], []]) {
+    const reconciled = await api.post("/v1/guests/vm1/reconcile", flags.length > 0 ? { dryRun: true } : {});
+    assert.equal(reconciled.status, 200, reconciled.body);
+    assert.deepEqual(reconciled.json, await printed(world, "reconcile", "vm1", ...flags));
+    assert.deepEqual([reconciled.json.source, reconciled.json.disks[0].result], ["qmp", "kept"]);
+  }
   for (const path of ["/v1/guests/vm1/attach", "/v1/attach"]) {
     const attached = await api.post(path);
     assert.deepEqual([attached.status, attached.json], [200, await printed(world, "attach")], path);

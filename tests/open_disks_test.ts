@@ -39,7 +39,9 @@ function leavesInWords(nodes: readonly OpenNode[], lines: readonly string[] | un
   const { leaves, unnamed } = openLeaves(nodes, graph, "/run/qemu");
   return [
     ...leaves.map(({ is, access, place, certainty }) =>
-      `${is.kind === "path" ? is.path : is.name}: ${access} ${place}${certainty === "told" ? "" : " guessed"}`
+      `${is.kind === "path" ? is.path : is.name}: ${access} ${place}${
+        certainty === "told" ? "" : ` ${certainty}`
+      }`
     ),
     ...unnamed,
   ];
@@ -107,8 +109,31 @@ Deno.test("writes are shared only if everybody above shares them", () => {
     ["/i/a: exclusive other"],
   );
   // What is rewritten as it was is not written.
-  assert.deepEqual(leavesInWords(nodes, ["raw>file file ru/wr"]), ["/i/a: readonly other"]);
+  assert.deepEqual(leavesInWords(nodes, ["dev>raw root r/wr", "raw>file file ru/wr"]), [
+    "/i/a: readonly other",
+  ]);
   assert.deepEqual(leavesInWords(nodes, ["raw>file file rR/wr"]), ["/i/a: shared other"]);
+});
+
+Deno.test("what nobody uses yet may be written at any moment, unless it was opened for reading only", () => {
+  const nodes = (top: boolean, below: boolean) => [
+    node("raw", "raw", "/i/a", top),
+    node("file", "file", "/i/a", below),
+  ];
+  const idle = ["raw>file file -/wuRr"];
+  assert.deepEqual(leavesInWords(nodes(false, false), idle), ["/i/a: exclusive other foreseen"]);
+  assert.deepEqual(leavesInWords(nodes(false, false).slice(1), []), ["/i/a: exclusive other foreseen"]);
+  assert.deepEqual(leavesInWords(nodes(true, false), idle), ["/i/a: readonly other"]);
+  assert.deepEqual(leavesInWords(nodes(false, true), idle), ["/i/a: readonly other"]);
+  // A device that only reads has it already.
+  assert.deepEqual(leavesInWords(nodes(false, false), ["cd>raw root r/wuRr", "raw>file file r/wuRr"]), [
+    "/i/a: readonly other",
+  ]);
+  // A backing file of an image that nobody uses is only read.
+  assert.deepEqual(leavesInWords(CHAIN, CHAIN_EDGES.slice(1)), [
+    "/run/qemu/top.img: exclusive other",
+    "/i/base: readonly backing",
+  ]);
 });
 
 Deno.test("names on a network and in the form json:{…} are those that --disk takes", () => {

@@ -9,6 +9,7 @@ import {
   type ReconcileStep,
   type TrackedDisk,
 } from "../lib/manager/reconcile_plan.ts";
+import type { Certainty } from "../lib/qemu/open_leaves.ts";
 
 /** Open disks in a word: what QEMU does, where, and how that is known. */
 type Use = `${Access} ${DiskPlace}` | `guessed ${Access}`;
@@ -113,7 +114,7 @@ const openDisks = fc.uniqueArray(
   fc.record({
     name: fc.constantFrom(...names),
     access,
-    certainty: fc.constantFrom<"told" | "guessed">("told", "told", "guessed"),
+    certainty: fc.constantFrom<Certainty>("told", "told", "guessed", "foreseen"),
     place: fc.constantFrom<DiskPlace>("backing", "other", "unknown"),
   }),
   { selector: ({ name }) => name },
@@ -193,7 +194,7 @@ Deno.test("afterwards all that is open is locked, at no step less than before, a
         const had = before.find(({ resource }) => resource.name === disk.name)?.resource;
         const isStated = had !== undefined && !had.followed && !had.unprotected;
         if (isStated && had.access === "shared" && disk.access === "exclusive") continue;
-        if (had !== undefined && !had.unprotected && disk.certainty === "guessed") continue;
+        if (had !== undefined && !had.unprotected && disk.certainty !== "told") continue;
         assert.equal(cover(now, disk), LEVEL[disk.access], disk.name);
       }
       for (const { resource, otherUse } of now) {

@@ -1,6 +1,6 @@
 import type { Access } from "../access.ts";
 import type { ImageFile } from "../process/image_files.ts";
-import type { OpenLeaf } from "../qemu/open_leaves.ts";
+import type { Certainty, OpenLeaf } from "../qemu/open_leaves.ts";
 
 /**
  * Where a disk stands in what QEMU has open: only below others, as a backing file; anywhere else; or nobody has told,
@@ -14,8 +14,8 @@ export interface OpenDisk {
   name: string;
   /** What QEMU does with it: `exclusive` writes, and lets nobody else write; `shared` writes beside others. */
   access: Access;
-  /** `guessed`: concluded from how it was opened, and no reason to change a lock that is there. */
-  certainty: "told" | "guessed";
+  /** What is not `told` is no reason to change a lock that is there. */
+  certainty: Certainty;
   place: DiskPlace;
 }
 
@@ -118,7 +118,7 @@ function refined(
   files: readonly ImageFile[],
 ): Pick<OpenDisk, "access" | "certainty"> {
   const locks = files.flatMap(({ imageLock }) => imageLock ?? []);
-  if (use.certainty === "told" || locks.length === 0) return use;
+  if (use.certainty !== "guessed" || locks.length === 0) return use;
   return { access: locks.map(accessByLock).reduce(strongest), certainty: "told" };
 }
 
@@ -134,7 +134,7 @@ function add(found: Map<string, OpenDisk>, id: string, disk: OpenDisk): void {
   found.set(id, {
     name: earlier.name,
     access: strongest(earlier.access, disk.access),
-    certainty: earlier.certainty === "told" ? disk.certainty : "guessed",
+    certainty: strongest(earlier.access, disk.access) === earlier.access ? earlier.certainty : disk.certainty,
     place: earlier.place === disk.place ? disk.place : "other",
   });
 }

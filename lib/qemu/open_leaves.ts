@@ -7,6 +7,12 @@ import { jsonFilename } from "./block_filename.ts";
 import { networkFilename, networkName } from "./network_name.ts";
 import type { OpenNode, PermissionEdge, PermissionGraph } from "./permission_graph.ts";
 
+/**
+ * How it is known what QEMU does with a disk. `told`: by QEMU, or by its locks on the image. `guessed`: from how it was
+ * opened. `foreseen`: nobody uses it yet, and a device that gets it may write without anybody being told.
+ */
+export type Certainty = "told" | "guessed" | "foreseen";
+
 /** A file, device or network disk at the bottom of what QEMU has open. */
 export interface OpenLeaf {
   /** Its node in QEMU. */
@@ -14,8 +20,7 @@ export interface OpenLeaf {
   /** An absolute path as QEMU knows it, or the name of a network disk as `--disk` takes it. */
   is: { kind: "path"; path: string } | { kind: "network"; name: string };
   access: Access;
-  /** `guessed`: QEMU has not told what it does with the disk, only how it was opened. */
-  certainty: "told" | "guessed";
+  certainty: Certainty;
   place: "backing" | "other" | "unknown";
 }
 
@@ -78,9 +83,22 @@ function useOf(
   const edges = graph.edges.filter(({ child }) => child === node.name);
   const place = isOnlyBacking(graph, node.name) ? "backing" : "other";
   const isWritten = edges.some(({ uses }) => uses.includes("write") || uses.includes("resize"));
+  if (!isWritten && !node.readOnly && writing === "possible" && mayBeAttached(graph, node.name)) {
+    return { access: "exclusive", certainty: "foreseen", place };
+  }
   if (!isWritten || writing === "never") return { access: "readonly", certainty: "told", place };
   const sharesWrites = edges.every(({ shares }) => shares.includes("write"));
   return { access: sharesWrites ? "shared" : "exclusive", certainty: "told", place };
+}
+
+/** Whether a way up from a node, other than as a backing file, ends at one that nobody has and that can be written. */
+function mayBeAttached(graph: PermissionGraph, node: string): boolean {
+  if (graph.readOnly.has(node)) return false;
+  const above = graph.edges.filter(({ child }) => child === node);
+  if (above.length === 0) return true;
+  return above.some(({ parent, parentIs, use }) =>
+    parentIs === "node" && use !== "backing" && mayBeAttached(graph, parent)
+  );
 }
 
 /** Whether all ways up from a node end below others as their backing file: nothing reads it for itself. */

@@ -26,6 +26,8 @@ export interface PermissionGraph {
   edges: readonly PermissionEdge[];
   /** The driver of each node. */
   drivers: ReadonlyMap<string, string>;
+  /** Nodes that were opened for reading only. */
+  readOnly: ReadonlySet<string>;
 }
 
 /** Reads the reply to `query-named-block-nodes` with `flat`. What is no node is left out. */
@@ -59,7 +61,11 @@ export function readPermissionGraph(
       shares: shared,
     });
   }
-  return { edges: read, drivers: new Map(nodes.map(({ name, driver }) => [name, driver])) };
+  return {
+    edges: read,
+    drivers: new Map(nodes.map(({ name, driver }) => [name, driver])),
+    readOnly: new Set(nodes.flatMap(({ name, readOnly }) => readOnly ? [name] : [])),
+  };
 }
 
 function objects(value: unknown): Record<string, unknown>[] {

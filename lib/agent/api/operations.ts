@@ -2,6 +2,7 @@ import { parseDuration } from "../../config/duration.ts";
 import type { Access } from "../../access.ts";
 import { processPause, processResume, resourcesAttach, resourcesDetach } from "../../domain_lock.ts";
 import { LockvisorError } from "../../errors.ts";
+import { reconcileGuest } from "../../guest_reconcile.ts";
 import { stopKnownGuest } from "../../guest_stop.ts";
 import {
   checkResources,
@@ -28,6 +29,7 @@ import {
   hotplugResult,
   inspectionResult,
   pauseResult,
+  reconcileResult,
   stopResult,
 } from "../../report/results.ts";
 import type { Agent } from "../agent.ts";
@@ -146,6 +148,20 @@ export function stop(
     const warn = (line: string) => agent.tell({ type: "problem", message: `guest "${guest}": ${line}` });
     return stopResult(await stopKnownGuest(agent.session, guest, { manner, warn }));
   });
+}
+
+/** Makes a guest's locks what its QEMU has open. What somebody else has is in the answer, and no refusal. */
+export function reconcile(
+  caller: Caller,
+  guest: string,
+  { dryRun = false }: { dryRun?: boolean | undefined },
+) {
+  const mode = dryRun ? "tell" : "apply";
+  return onGuest(
+    caller,
+    guest,
+    async (session, record) => reconcileResult(record, await reconcileGuest(session, record, mode), mode),
+  );
 }
 
 /** Compares a guest, or all guests, with the kernel, and mends what can be mended. */

@@ -68,6 +68,11 @@ export const ROUTES: readonly Route[] = [
     result: schemas.stopResult,
     run: ({ guest, body, ...caller }) => operations.stop(caller, guest, body),
   }),
+  post("/v1/guests/{guest}/reconcile", "Make a guest's locks what its QEMU has open", {
+    body: schemas.reconcileBody,
+    result: schemas.reconcileResult,
+    run: ({ guest, body, ...caller }) => operations.reconcile(caller, guest, body),
+  }),
   post("/v1/guests/{guest}/attach", "Compare a guest with the kernel, and mend what can be mended", {
     body: schemas.attachBody,
     result: schemas.attachResult,

@@ -45,6 +45,9 @@ export const stopBody = z.strictObject({
   killAfter: duration.optional().meta({ description: "default: 10s" }),
 });
 export const attachBody = z.strictObject({});
+export const reconcileBody = z.strictObject({
+  dryRun: z.boolean().optional().meta({ description: "tell what would be done, and change nothing" }),
+});
 
 export const locksQuery = z.strictObject({
   disk: z.string().min(1).max(4096).optional(),
@@ -133,6 +136,32 @@ export const attachResult = z.object({
     repairs: z.array(z.string()),
     warnings: z.array(z.string()),
   })),
+});
+export const reconcileResult = z.object({
+  guest: z.object({ uuid: z.string(), name: z.string() }),
+  dryRun: z.boolean(),
+  source: z.enum(["qmp", "proc"]).nullable().meta({
+    description: "who told what is open: QEMU, or the kernel; null where nothing was compared",
+  }),
+  skipped: z.string().nullable().meta({ description: "why nothing was compared" }),
+  disks: z.array(z.object({
+    name: z.string(),
+    access,
+    result: z.enum([
+      "lock",
+      "strengthen",
+      "weaken",
+      "release",
+      "kept",
+      "unused",
+      "unprotected",
+      "failed",
+    ]),
+    use: z.enum(["open", "open-otherwise", "not-known", "stated-shared"]).optional(),
+    holder: holder.nullable().optional(),
+    error: errorResult.shape.error.optional(),
+  })),
+  warnings: z.array(z.string()),
 });
 const identities = z.array(z.object({ text: z.string(), key: z.string() }));
 export const checkResult = z.object({
