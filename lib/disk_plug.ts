@@ -65,7 +65,8 @@ export function plugDisk(session: HostSession, guest: GuestRecord, disk: DiskToP
       if (plan !== "plugged") await rollBack(session, record, { disk, error });
       throw explained(error, record);
     }
-    note(session, record, { ...entryOf(disk.request), disks: disk.disks.map(nameAndAccess) });
+    const entry = plan === "plugged" ? notedEntry(session, record, disk.request) : entryOf(disk.request);
+    note(session, record, { ...entry, disks: disk.disks.map(nameAndAccess) });
     return { outcome: plan === "plugged" ? "was-plugged" : "plugged", locks };
   });
 }
@@ -143,8 +144,17 @@ function note({ store }: HostSession, record: GuestRecord, entry: PluggedDisk): 
   store.update(record, (current) => ({ ...current, plugged: withPlugged(current.plugged, entry.id, entry) }));
 }
 
-function entryOf({ id, node }: PlugRequest): Pick<PluggedDisk, "id" | "node"> {
-  return { id, node: node.name };
+function entryOf({ id, node, blockdev, device }: PlugRequest): Omit<PluggedDisk, "disks"> {
+  return { id, node: node.name, blockdev, device };
+}
+
+/** Of a disk that is plugged in already only what is written down is what QEMU was told: its options may be others. */
+function notedEntry(
+  { store }: HostSession,
+  guest: GuestRecord,
+  { id, node }: PlugRequest,
+): Omit<PluggedDisk, "disks"> {
+  return currentRecord(store, guest).plugged?.find((each) => each.id === id) ?? { id, node: node.name };
 }
 
 function nameAndAccess({ name, access }: ResourceSpec): PluggedDisk["disks"][number] {

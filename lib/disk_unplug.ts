@@ -72,7 +72,7 @@ function whatLeaves(
   const there = nodes.find(({ name }) => name === node);
   if (device.kind === "absent" && there === undefined && noted === undefined) return undefined;
   const used = there === undefined ? [] : recordedAs(session, record, there.files);
-  return { id, node, disks: [...noted?.disks ?? [], ...used] };
+  return { ...noted, id, node, disks: [...noted?.disks ?? [], ...used] };
 }
 
 async function removeDevice(

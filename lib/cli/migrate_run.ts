@@ -17,7 +17,8 @@ import { parseQemuOption } from "../migration/destination_command.ts";
 import type { DepartureLocks, MovedGuest } from "../migration/move.ts";
 import { moveGuest } from "../migration/move_guest.ts";
 import { parsePathMapping } from "../migration/path_map.ts";
-import { type MovePlan, planMove } from "../migration/plan_move.ts";
+import { type MovePlan, planMove, requireMovable } from "../migration/plan_move.ts";
+import { lookAtDevices } from "../migration/present_devices.ts";
 import { shellWords } from "../migration/shell_words.ts";
 import type { CliContext } from "./context.ts";
 import { SETTING_OPTIONS } from "./definition.ts";
@@ -35,11 +36,8 @@ export async function runMigration(
   const wish = readWish(options);
   const session = await openSession(options, context);
   const record = findLivingGuest(session.store, name!);
-  const plan = planMove(record, {
-    directory: workingDirectory(record),
-    destination: wish.destination.uri,
-    changes: wish.changes,
-  });
+  const plan = await planNow(record, wish);
+  for (const warning of plan.warnings) context.note(`warning: ${warning}`);
   if (options.isGiven("dry-run")) {
     context.out(
       options.isGiven("json")
@@ -65,11 +63,19 @@ export async function runMigration(
         plugin: record.plugin,
         pid: record.carriers[0].pid,
         qmp: record.qmp!,
-        there: plan,
+        there: { command: plan.command, directory: plan.directory, qmp: plan.qmp, map: plan.map },
       },
       destination: wish.destination,
       own: { path: Deno.execPath(), settings: givenSettings(options) },
-      locks: departureLocks(await session.domainLock(record), record, wish.destination.text),
+      locks: departureLocks(await session.domainLock(record), record, {
+        destination: wish.destination.text,
+        // Nothing is plugged in or unplugged between this look and the instant from which a guest that leaves refuses that.
+        whilePlanned: (action) =>
+          session.store.withPlugging(record.uuid, async () => {
+            await requirePlanned(findLivingGuest(session.store, record.uuid, record.name), { wish, plan });
+            return await action();
+          }),
+      }),
       limits: wish.limits,
       timeoutMs: wish.timeoutMs,
       signal: interruption.signal,
@@ -82,6 +88,43 @@ export async function runMigration(
     interruption.end();
   }
 }
+
+/** Looks at the guest, and works out what it is to be at its destination. */
+async function planNow(guest: GuestRecord, { destination, changes }: Wish): Promise<MovePlan> {
+  const record = requireMovable(guest);
+  return planMove(record, {
+    directory: workingDirectory(record),
+    destination: destination.uri,
+    changes,
+    present: await lookAtDevices(record),
+  });
+}
+
+/**
+ * @throws {LockvisorError} `locked` when the guest has other devices than when its migration was planned, or is not to be
+ * looked at: nothing has been done then, and there is nothing to cancel but what is somebody else's
+ */
+async function requirePlanned(
+  record: GuestRecord,
+  { wish, plan }: { wish: Wish; plan: MovePlan },
+): Promise<void> {
+  let now: MovePlan;
+  try {
+    now = await planNow(record, wish);
+  } catch (error) {
+    if (!(error instanceof LockvisorError) || error.code === "data") throw error;
+    throw new LockvisorError("locked", `guest "${record.name}" stays here: ${error.message}`, {
+      cause: error,
+    });
+  }
+  if (shellWords(now.command) === shellWords(plan.command)) return;
+  throw new LockvisorError(
+    "locked",
+    `guest "${record.name}" has got, or given up, a disk since its migration was planned; run migrate run again`,
+  );
+}
+
+type Wish = ReturnType<typeof readWish>;
 
 /** Reads all options before anything is done. @throws {LockvisorError} `usage` */
 function readWish(options: OptionValues) {
@@ -135,10 +178,19 @@ function givenSettings(options: OptionValues): string[] {
   return SETTING_OPTIONS.flatMap(({ name }) => options.texts(name).map((value) => `--${name}=${value}`));
 }
 
-function departureLocks(lock: DomainLock, record: GuestRecord, destination: string): DepartureLocks {
+function departureLocks(
+  lock: DomainLock,
+  record: GuestRecord,
+  { destination, whilePlanned }: {
+    destination: string;
+    whilePlanned: (action: () => Promise<string>) => Promise<string>;
+  },
+): DepartureLocks {
   return {
-    prepare: async () =>
-      formatTicket(await processMigratePrepare(lock, record, { destination, incomingGuest: "held" })),
+    prepare: () =>
+      whilePlanned(async () =>
+        formatTicket(await processMigratePrepare(lock, record, { destination, incomingGuest: "held" }))
+      ),
     letGo: () => processLetGo(lock, record),
     holdAgain: () => processHoldAgain(lock, record),
     complete: () => processCompleteOut(lock, record),
@@ -188,7 +240,11 @@ function tenths(ms: number): number {
   return Math.round(ms * 10) / 10;
 }
 
-function planText(record: GuestRecord, destination: string, { command, resources }: MovePlan): string {
+function planText(
+  record: GuestRecord,
+  destination: string,
+  { command, resources, plugged, unplugged }: MovePlan,
+): string {
   const { name, carriers: [{ pid }] } = record;
   const lines = resources.map(({ resource: { type, name, access }, name: there }) =>
     printable(`  ${type} ${name} (${access})${there === name ? "" : `, there ${there}`}`)
@@ -196,6 +252,8 @@ function planText(record: GuestRecord, destination: string, { command, resources
   return [
     printable(`guest "${name}" (pid ${pid}) would move to ${destination} with:`),
     ...lines.length === 0 ? ["  no disks or leases"] : lines,
+    ...plugged.map((id) => printable(`added, since it was plugged in: "${id}"`)),
+    ...unplugged.map((id) => printable(`left out, since it was unplugged: "${id}"`)),
     "its command there:",
     printable(shellWords(command)),
     "",
@@ -210,6 +268,9 @@ function planResult(record: GuestRecord, destination: string, plan: MovePlan) {
     command: plan.command,
     directory: plan.directory,
     qmp: plan.qmp,
+    plugged: plan.plugged,
+    unplugged: plan.unplugged,
+    warnings: plan.warnings,
     resources: plan.resources.map(({ resource: { type, name, access }, name: there }) => ({
       type,
       name,

@@ -10,6 +10,9 @@ export interface PluggedDisk {
   node: string;
   /** What is to be released when it has gone: until it is plugged in, what was locked for it and for nothing before. */
   disks: { name: string; access: Access }[];
+  /** What QEMU was told (`blockdev-add`, `device_add`). Records of older versions do not tell. */
+  blockdev?: Record<string, unknown>;
+  device?: Record<string, unknown>;
 }
 
 /** Reads what a record says of one. @throws {WrongShape} */
@@ -22,7 +25,21 @@ export function readPluggedDisk(value: unknown): PluggedDisk {
       const disk = new JsonFields(each, "a disk");
       return { name: disk.text("name"), access: disk.get("access", isAccess, "an access") };
     }),
+    ...toldQemu(fields, "blockdev"),
+    ...toldQemu(fields, "device"),
   };
+}
+
+function toldQemu<Name extends "blockdev" | "device">(
+  fields: JsonFields,
+  name: Name,
+): Pick<PluggedDisk, Name> {
+  const told = fields.get(name, isOptionalObject, "a JSON object");
+  return (told === undefined ? {} : { [name]: told }) as Pick<PluggedDisk, Name>;
+}
+
+function isOptionalObject(value: unknown): value is Record<string, unknown> | undefined {
+  return value === undefined || (typeof value === "object" && value !== null && !Array.isArray(value));
 }
 
 /** A list without one id, and with what takes its place. */

@@ -6,6 +6,8 @@ import type { GuestRecord, RecordedResource } from "../manager/guest_record.ts";
 import { type CommandChanges, destinationCommand } from "./destination_command.ts";
 import { ownPaths } from "./own_paths.ts";
 import { mapPath, type PathMapping } from "./path_map.ts";
+import { presentCommand, refuseMissingDevices } from "./present_command.ts";
+import type { PresentDevices } from "./present_devices.ts";
 
 /** What a guest is at its destination, as far as that differs from what it is here. */
 export interface MovePlan {
@@ -18,23 +20,18 @@ export interface MovePlan {
   resources: { resource: RecordedResource; name: string }[];
   /** The disks that have another name there, each by itself. */
   map: PathMapping[];
+  /** The ids of the disks that were plugged in since the start, and of the devices that have gone since. */
+  plugged: string[];
+  unplugged: string[];
+  warnings: string[];
 }
 
 /**
- * Works out what a guest is to be at its destination.
- * @param directory where its command runs here
- * @throws {LockvisorError} `data` for a guest that cannot be moved so, `usage` where another QEMU of the same host would
- * have what this one has
+ * Says what stands in the way of moving a guest so, as far as its record tells.
+ * @throws {LockvisorError} `data`
  */
-export function planMove(
-  record: Pick<GuestRecord, "name" | "command" | "qmp" | "resources">,
-  { directory, destination, changes }: {
-    directory: string;
-    destination: HostUri;
-    changes: Omit<CommandChanges, "incoming">;
-  },
-): MovePlan {
-  const { name, command, qmp, resources } = record;
+export function requireMovable(record: GuestRecord): GuestRecord & { qmp: string } {
+  const { name, command, qmp } = record;
   if (qmp === null) {
     throw new LockvisorError(
       "data",
@@ -49,7 +46,29 @@ export function planMove(
   }
   const why = unprotectedMove(record);
   if (why !== undefined) throw new LockvisorError("data", `guest "${name}" cannot migrate: it ${why}`);
-  const there = destinationCommand(command, { ...changes, incoming: "defer" });
+  return { ...record, qmp };
+}
+
+/**
+ * Works out what a guest is to be at its destination.
+ * @param directory where its command runs here
+ * @param present what its QEMU has now
+ * @throws {LockvisorError} `data` for a guest that cannot be moved so, `usage` where another QEMU of the same host would
+ * have what this one has
+ */
+export function planMove(
+  record: GuestRecord & { qmp: string },
+  { directory, destination, changes, present }: {
+    directory: string;
+    destination: HostUri;
+    changes: Omit<CommandChanges, "incoming">;
+    present: PresentDevices;
+  },
+): MovePlan {
+  const { name, qmp, resources } = record;
+  const { command: here, ...devices } = presentCommand(record, present, changes);
+  const there = destinationCommand(here, { ...changes, incoming: "defer" });
+  refuseMissingDevices(name, there, present);
   const plan: MovePlan = {
     command: there,
     directory: mapPath(directory, changes.map),
@@ -59,6 +78,7 @@ export function planMove(
       name: resource.type === "disk" ? mapPath(resource.name, changes.map) : resource.name,
     })),
     map: [],
+    ...devices,
   };
   plan.map = plan.resources
     .filter(({ resource, name }) => name !== resource.name)

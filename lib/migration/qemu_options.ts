@@ -26,8 +26,16 @@ export function isPathAlone(name: string): boolean {
  * word, if none looks like QEMU.
  */
 export function programIndex(command: readonly string[]): number {
-  const index = command.findIndex((word) => /(^|\/)(qemu-system-[^/]*|qemu-kvm|qemu|kvm)$/.test(word));
-  return Math.max(index, 0);
+  return Math.max(command.findIndex(isQemu), 0);
+}
+
+/** Whether QEMU itself is seen in a guest's command, rather than something that starts it. */
+export function namesQemu(command: readonly string[]): boolean {
+  return command.some(isQemu);
+}
+
+function isQemu(word: string): boolean {
+  return /(^|\/)(qemu-system-[^/]*|qemu-kvm|qemu|kvm)$/.test(word);
 }
 
 /** Takes a command apart. QEMU reads `--option` as `-option`. */

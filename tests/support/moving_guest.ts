@@ -84,11 +84,12 @@ export async function countOn(disk: string): Promise<number> {
   return new DataView(bytes.buffer).getUint32(0, true);
 }
 
-/** A QEMU that counts on its disk. */
-export function countingCommand(disk: string, qmp: string): string[] {
+/** A QEMU that counts on its disk. The devices that come before that have their addresses before it. */
+export function countingCommand(disk: string, qmp: string, before: readonly string[] = []): string[] {
   return [
     "qemu-system-x86_64",
     ..."-accel tcg -M pc -nodefaults -no-user-config -display none -m 16".split(" "),
+    ...before,
     "-blockdev",
     `driver=raw,node-name=d0,file.driver=file,file.filename=${disk.replaceAll(",", ",,")}`,
     "-device",
@@ -101,12 +102,13 @@ export function countingCommand(disk: string, qmp: string): string[] {
 /** The guest vm1, which counts on its disk, on a host. */
 export async function countingGuest(
   { one, images }: TwoHosts,
-  options: { name?: string } = {},
+  options: { name?: string; before?: readonly string[] } = {},
 ): Promise<{ guest: Guest; disk: string; qmp: string }> {
   const name = options.name ?? "vm1";
   const disk = await countingDisk(`${images}/${name}.img`);
   const qmp = `${one.runtimeDir}/${name}.qmp`;
-  const args = ["run", "--name", name, "--qmp", qmp, "--disk", disk, "--", ...countingCommand(disk, qmp)];
+  const command = countingCommand(disk, qmp, options.before);
+  const args = ["run", "--name", name, "--qmp", qmp, "--disk", disk, "--", ...command];
   const guest = await one.startRunning(args);
   await until("the guest counts", async () => await countOn(disk) > 1);
   return { guest, disk, qmp };
