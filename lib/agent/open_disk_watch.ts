@@ -34,6 +34,8 @@ interface FollowedGuest {
   /** When it is compared at the latest, by `performance.now()`. */
   dueMs: number;
   state: "idle" | "queued" | "under-way" | "under-way and due again";
+  /** Whether its monitor did not answer at the last comparison. */
+  isUnanswered: boolean;
   /** What was told of it: the same is not told again at each look. */
   told: ReadonlySet<string>;
 }
@@ -101,6 +103,7 @@ export class OpenDiskWatch {
       print: undefined,
       dueMs: performance.now(),
       state: "idle",
+      isUnanswered: false,
       told: new Set(),
     };
     this.#guests.set(record.uuid, guest);
@@ -139,7 +142,10 @@ export class OpenDiskWatch {
     const { record } = guest;
     try {
       const report = await turns.of(record.uuid, () => reconcileGuest(session(), record));
-      this.#tell(guest, problemsOf(report));
+      // Somebody else may talk to its monitor just now: that is no problem before it happens twice.
+      const isUnanswered = record.qmp !== null && report.source === "proc";
+      this.#tell(guest, problemsOf(report, isUnanswered && !guest.isUnanswered ? "failures" : "all"));
+      guest.isUnanswered = isUnanswered;
     } catch (error) {
       if (this.#guests.get(record.uuid) !== guest) return; // it has ended meanwhile
       this.#tell(guest, [error instanceof LockvisorError ? error.message : `internal error: ${error}`]);
@@ -149,8 +155,15 @@ export class OpenDiskWatch {
     }
   }
 
+  /** Whether a guest has begun meanwhile what nothing is compared during: what failed then is no fault. */
+  #hasLeftOff(record: GuestRecord): boolean {
+    const entry = this.#context.session().store.reread(record);
+    return entry?.kind === "record" && !isFollowed(entry.record);
+  }
+
   #tell(guest: FollowedGuest, texts: readonly string[]): void {
     const { record, told } = guest;
+    if (texts.length > 0 && this.#hasLeftOff(record)) return;
     for (const text of texts) {
       if (told.has(text)) continue;
       const message = `guest "${record.name}": ${text}`;
@@ -161,13 +174,13 @@ export class OpenDiskWatch {
 }
 
 /** What nobody else tells: what a guest has got, given up or goes without is told by its record. */
-function problemsOf({ disks, warnings }: ReconcileReport): string[] {
+function problemsOf({ disks, warnings }: ReconcileReport, which: "all" | "failures"): string[] {
   const failed = disks.flatMap((disk) =>
     disk.result === "failed"
       ? [`QEMU has disk ${disk.name} open, and its lock cannot be set right: ${disk.error.message}`]
       : []
   );
-  return [...warnings, ...failed];
+  return which === "all" ? [...warnings, ...failed] : failed;
 }
 
 /** A guest on its way has its own order, and one that has given its locks up takes nothing before it resumes. */
