@@ -24,6 +24,12 @@ export interface OpenDiskContext {
 /** Monitors of so many guests are asked at a time: when the agent starts, all are due. */
 const MOST_AT_ONCE = 4;
 
+/**
+ * How long a monitor may not answer before that is a problem, in milliseconds: a QEMU that starts does not listen yet, and
+ * somebody else may talk to it.
+ */
+const PATIENCE_MS = 20_000;
+
 /** A look at a process takes 80 microseconds with 20 descriptors: in between others have their turn. */
 const AT_A_STRETCH = 50;
 
@@ -34,8 +40,8 @@ interface FollowedGuest {
   /** When it is compared at the latest, by `performance.now()`. */
   dueMs: number;
   state: "idle" | "queued" | "under-way" | "under-way and due again";
-  /** Whether its monitor did not answer at the last comparison. */
-  isUnanswered: boolean;
+  /** Since when its monitor has not answered, by `performance.now()`; undefined when it did so last. */
+  unansweredSinceMs: number | undefined;
   /** What was told of it: the same is not told again at each look. */
   told: ReadonlySet<string>;
 }
@@ -103,7 +109,7 @@ export class OpenDiskWatch {
       print: undefined,
       dueMs: performance.now(),
       state: "idle",
-      isUnanswered: false,
+      unansweredSinceMs: undefined,
       told: new Set(),
     };
     this.#guests.set(record.uuid, guest);
@@ -142,10 +148,10 @@ export class OpenDiskWatch {
     const { record } = guest;
     try {
       const report = await turns.of(record.uuid, () => reconcileGuest(session(), record));
-      // Somebody else may talk to its monitor just now: that is no problem before it happens twice.
       const isUnanswered = record.qmp !== null && report.source === "proc";
-      this.#tell(guest, problemsOf(report, isUnanswered && !guest.isUnanswered ? "failures" : "all"));
-      guest.isUnanswered = isUnanswered;
+      guest.unansweredSinceMs = isUnanswered ? guest.unansweredSinceMs ?? performance.now() : undefined;
+      const isPassing = isUnanswered && performance.now() - guest.unansweredSinceMs! < PATIENCE_MS;
+      this.#tell(guest, problemsOf(report, isPassing ? "failures" : "all"));
     } catch (error) {
       if (this.#guests.get(record.uuid) !== guest) return; // it has ended meanwhile
       this.#tell(guest, [error instanceof LockvisorError ? error.message : `internal error: ${error}`]);
