@@ -62,9 +62,14 @@ Deno.test("the agent has the locks of a guest follow a snapshot that somebody el
   assert.deepEqual(told.of("problem").map(({ message }) => message), []);
 });
 
-Deno.test("a second QMP socket tells the agent of block jobs at once", async () => {
+Deno.test("a QMP socket of the agent's own tells it of block jobs at once", async () => {
   await using world = await World.create();
-  const events = ["-qmp", `unix:${world.directory}/events,server=on,wait=off`];
+  const events = [
+    "-chardev",
+    `socket,id=lockvisor-events,path=${world.directory}/events,server=on,wait=off`,
+    "-mon",
+    "chardev=lockvisor-events,mode=control",
+  ];
   const scene = await PlugScene.start(world, "vm1", events);
   const [boot, overlay] = [`${world.directory}/vm1.boot`, `${world.directory}/overlay`];
   await scene.ask((qemu) => snapshotByHand(qemu, overlay));

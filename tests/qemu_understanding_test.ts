@@ -241,6 +241,14 @@ const IDENTITIES: [string, Identity][] = [
   ["-mon c,mode=control -chardev socket,id=c,path=/q,server=on", { qmp: "/q" }],
   ["-chardev socket,id=c,path=/q,server=on -mon chardev=c,mode=readline", { qmp: undefined }],
   ["-chardev socket,id=c,path=/q,server=on -qmp chardev:c", { qmp: "/q" }],
+  // It is the agent's alone.
+  ["-chardev socket,id=lockvisor-events,path=/e,server=on -mon lockvisor-events,mode=control", {
+    qmp: undefined,
+  }],
+  [
+    "-chardev socket,id=lockvisor-events,path=/e,server=on -mon lockvisor-events,mode=control -qmp unix:/q,server=on",
+    { qmp: "/q" },
+  ],
   ["-chardev socket,id=c,fd=3,server=on -mon chardev=c,mode=control", { qmp: undefined }],
   ["-chardev stdio,id=c -mon chardev=c,mode=control", { qmp: undefined }],
   ["-monitor unix:/m,server=on", { qmp: undefined }],

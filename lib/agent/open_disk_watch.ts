@@ -24,6 +24,12 @@ export interface OpenDiskContext {
 /** Monitors of so many guests are asked at a time: when the agent starts, all are due. */
 const MOST_AT_ONCE = 4;
 
+/**
+ * How long a monitor may not answer before that is a problem, in milliseconds: a QEMU that starts does not listen yet, and
+ * somebody else may talk to it.
+ */
+const PATIENCE_MS = 20_000;
+
 /** A look at a process takes 80 microseconds with 20 descriptors: in between others have their turn. */
 const AT_A_STRETCH = 50;
 
@@ -34,6 +40,8 @@ interface FollowedGuest {
   /** When it is compared at the latest, by `performance.now()`. */
   dueMs: number;
   state: "idle" | "queued" | "under-way" | "under-way and due again";
+  /** Since when its monitor has not answered, by `performance.now()`; undefined when it did so last. */
+  unansweredSinceMs: number | undefined;
   /** What was told of it: the same is not told again at each look. */
   told: ReadonlySet<string>;
 }
@@ -101,6 +109,7 @@ export class OpenDiskWatch {
       print: undefined,
       dueMs: performance.now(),
       state: "idle",
+      unansweredSinceMs: undefined,
       told: new Set(),
     };
     this.#guests.set(record.uuid, guest);
@@ -139,7 +148,10 @@ export class OpenDiskWatch {
     const { record } = guest;
     try {
       const report = await turns.of(record.uuid, () => reconcileGuest(session(), record));
-      this.#tell(guest, problemsOf(report));
+      const isUnanswered = record.qmp !== null && report.source === "proc";
+      guest.unansweredSinceMs = isUnanswered ? guest.unansweredSinceMs ?? performance.now() : undefined;
+      const isPassing = isUnanswered && performance.now() - guest.unansweredSinceMs! < PATIENCE_MS;
+      this.#tell(guest, problemsOf(report, isPassing ? "failures" : "all"));
     } catch (error) {
       if (this.#guests.get(record.uuid) !== guest) return; // it has ended meanwhile
       this.#tell(guest, [error instanceof LockvisorError ? error.message : `internal error: ${error}`]);
@@ -149,8 +161,15 @@ export class OpenDiskWatch {
     }
   }
 
+  /** Whether a guest has begun meanwhile what nothing is compared during: what failed then is no fault. */
+  #hasLeftOff(record: GuestRecord): boolean {
+    const entry = this.#context.session().store.reread(record);
+    return entry?.kind === "record" && !isFollowed(entry.record);
+  }
+
   #tell(guest: FollowedGuest, texts: readonly string[]): void {
     const { record, told } = guest;
+    if (texts.length > 0 && this.#hasLeftOff(record)) return;
     for (const text of texts) {
       if (told.has(text)) continue;
       const message = `guest "${record.name}": ${text}`;
@@ -161,13 +180,13 @@ export class OpenDiskWatch {
 }
 
 /** What nobody else tells: what a guest has got, given up or goes without is told by its record. */
-function problemsOf({ disks, warnings }: ReconcileReport): string[] {
+function problemsOf({ disks, warnings }: ReconcileReport, which: "all" | "failures"): string[] {
   const failed = disks.flatMap((disk) =>
     disk.result === "failed"
       ? [`QEMU has disk ${disk.name} open, and its lock cannot be set right: ${disk.error.message}`]
       : []
   );
-  return [...warnings, ...failed];
+  return which === "all" ? [...warnings, ...failed] : failed;
 }
 
 /** A guest on its way has its own order, and one that has given its locks up takes nothing before it resumes. */

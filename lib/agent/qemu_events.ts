@@ -16,7 +16,7 @@ const TELLING: ReadonlySet<string> = new Set([
 /** An event takes a line of some hundred bytes, and there may be a thousand guests. */
 const READ_BYTES = 4096;
 
-/** Hears what QEMUs tell by themselves, where a guest has a second monitor for it: the first is for whoever commands. */
+/** Hears what QEMUs tell by themselves, where a guest has a monitor for that alone. */
 export class QemuEvents {
   readonly #heard: (uuid: string) => void;
   readonly #subscriptions = new Map<string, { pid: number; client: Promise<QmpClient | undefined> }>();

@@ -1,53 +1,32 @@
+import { eventSocket } from "../qemu/monitor.ts";
 import { findQemu } from "../qemu/program.ts";
-import { monitorSockets } from "../qemu/monitor.ts";
 import { readSettings } from "../qemu/settings.ts";
-import { monitorPath } from "./guest_monitor.ts";
 import type { GuestRecord } from "./guest_record.ts";
 
 /** A start is one command: it is read once. */
 const known = new WeakMap<readonly string[], string | null>();
 
 /**
- * A QMP socket that a guest's QEMU listens on beside the one that commands use, by the guest's own command line: QEMU talks
- * to one client at a time on each, and whoever listens for events stays there. Undefined where there is none.
+ * The QMP socket that a guest's QEMU has for the agent to hear events on, by the guest's own command line. QEMU talks to one
+ * client at a time on each, so that whoever listens for events must have one to itself. Undefined where there is none.
  */
 export function eventMonitorOf(
-  { command, qmp, carriers: [{ pid }] }: Pick<GuestRecord, "command" | "qmp" | "carriers">,
+  { command, carriers: [{ pid }] }: Pick<GuestRecord, "command" | "carriers">,
 ): string | undefined {
-  if (qmp === null) return undefined;
   const noted = known.get(command);
   if (noted !== undefined) return noted ?? undefined;
-  // A socket has one inode, whatever leads to it. Before QEMU listens one might be taken for the other.
-  const commands = inodeOf(monitorPath(qmp, pid));
-  const sockets = socketsOf(command, `/proc/${pid}/cwd`).map((path) => ({ path, inode: inodeOf(path) }));
-  if (commands === undefined || sockets.some(({ inode }) => inode === undefined)) return undefined;
-  const found = sockets.find(({ inode }) => inode !== commands)?.path;
+  const found = socketOf(command, `/proc/${pid}/cwd`);
   known.set(command, found ?? null);
   return found;
 }
 
-function socketsOf(command: readonly string[], directory: string): string[] {
+function socketOf(command: readonly string[], directory: string): string | undefined {
   const qemu = findQemu(command, () => undefined);
-  if (qemu === undefined) return [];
+  if (qemu === undefined) return undefined;
   try {
-    return monitorSockets(
-      readSettings(qemu.args, { read: readConfig, readDefault: () => undefined }),
-      directory,
-    );
+    const config = { read: (path: string) => Deno.readTextFileSync(path), readDefault: () => undefined };
+    return eventSocket(readSettings(qemu.args, config), directory);
   } catch {
-    return []; // whoever has started it without looking at its options wanted it so
-  }
-}
-
-function readConfig(path: string): string {
-  return Deno.readTextFileSync(path);
-}
-
-function inodeOf(path: string): string | undefined {
-  try {
-    const { dev, ino } = Deno.statSync(path);
-    return `${dev}:${ino}`;
-  } catch {
-    return undefined;
+    return undefined; // whoever has started it without looking at its options wanted it so
   }
 }

@@ -26,7 +26,7 @@ export function hasMonitor(record: GuestRecord): record is GuestRecord & { qmp: 
   return record.qmp !== null;
 }
 
-/** The path of a guest's socket for this process. A relative path is meant from where the guest runs. */
-export function monitorPath(qmp: string, pid: number): string {
+/** A relative path is meant from where the guest runs. */
+function monitorPath(qmp: string, pid: number): string {
   return qmp.startsWith("/") ? qmp : `/proc/${pid}/cwd/${qmp}`;
 }

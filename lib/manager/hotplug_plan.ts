@@ -86,7 +86,10 @@ function keysOfUse({ keys, unprotected }: RecordedResource): string[] {
   return unprotected === undefined ? keys : unprotected.identities.map(({ key }) => key);
 }
 
-/** What detaching asks for, beside what the guest has. Another name of the same disk is found by its keys. */
+/**
+ * What detaching asks for, beside what the guest has. Another name of the same disk is found by its keys. What is to go
+ * because nobody has named it stays if somebody has done so meanwhile.
+ */
 export function planDetach(
   recorded: readonly RecordedResource[],
   resources: readonly ResolvedResource[],
@@ -96,7 +99,10 @@ export function planDetach(
       candidate.type === resource.type && candidate.name === resource.name
     ) ??
       recorded.find((candidate) => resource.identities.some(({ key }) => keysOfUse(candidate).includes(key)));
-    return same === undefined ? { kind: "not-held", resource } : { kind: "unlock", resource, recorded: same };
+    const isStated = resource.followed !== undefined && same?.followed === undefined;
+    return same === undefined || isStated
+      ? { kind: "not-held", resource }
+      : { kind: "unlock", resource, recorded: same };
   });
 }
 

@@ -7,19 +7,31 @@ export function monitorSocket(
   settings: Pick<QemuSettings, "monitors" | "chardevs">,
   directory: string | undefined,
 ): string | undefined {
-  return monitorSockets(settings, directory)[0];
+  return monitorSockets(settings, directory).find(({ id }) => id !== EVENTS_ID)?.path;
 }
 
-/** The absolute paths of all QMP monitors that QEMU listens for on unix sockets, in their order. */
-export function monitorSockets(
+/** What the chardev of a monitor is called that is there for lockvisor's agent to hear events on, and for nobody else. */
+const EVENTS_ID = "lockvisor-events";
+
+/** The absolute path of the QMP monitor whose chardev is called `lockvisor-events`; undefined where there is none. */
+export function eventSocket(
+  settings: Pick<QemuSettings, "monitors" | "chardevs">,
+  directory: string | undefined,
+): string | undefined {
+  return monitorSockets(settings, directory).find(({ id }) => id === EVENTS_ID)?.path;
+}
+
+/** All QMP monitors that QEMU listens for on unix sockets, in their order, with the ids of their chardevs. */
+function monitorSockets(
   { monitors, chardevs }: Pick<QemuSettings, "monitors" | "chardevs">,
   directory: string | undefined,
-): string[] {
+): { id: string | undefined; path: string }[] {
   const byId = (id: string) => chardevs.find(({ parameters }) => parameters.first("id") === id)?.parameters;
   return monitors.flatMap((monitor) => {
     const parameters = monitor.kind === "chardev" ? byId(monitor.id) : addressed(monitor.address, byId);
     const path = parameters === undefined ? undefined : listeningPath(parameters);
-    return path === undefined ? [] : [absolutePath(path, directory)];
+    const id = monitor.kind === "chardev" ? monitor.id : /^chardev:(.*)$/s.exec(monitor.address)?.[1];
+    return path === undefined ? [] : [{ id, path: absolutePath(path, directory) }];
   });
 }
 
