@@ -83,9 +83,11 @@ class PluggedScene implements AsyncDisposable {
         .map(({ qdev_id, slot }) => `${qdev_id || "-"} ${slot}`);
       const blocks = await qemu.execute("query-block") as { qdev?: string; inserted: { file: string } }[];
       const files = blocks.filter(({ qdev }) => qdev !== undefined).map(({ qdev, inserted }) =>
-        `${qdev!.replace("/virtio-backend", "").split("/").at(-1)} ${inserted.file.split("/").at(-1)}`
+        `${/\/peripheral[^/]*\/([^/]+)/.exec(qdev!)?.[1] ?? qdev} ${inserted.file.split("/").at(-1)}`
       );
-      return [...pci, ...files].sort();
+      const usb = await qemu.execute("human-monitor-command", { "command-line": "info usb" }) as string;
+      const ports = [...usb.matchAll(/Port (\d+).*ID: (\w+)/g)].map(([, port, id]) => `${id} port ${port}`);
+      return [...pci, ...files, ...ports].sort();
     });
   }
 
@@ -114,10 +116,12 @@ async function isFree(world: World, disk: string): Promise<boolean> {
 }
 
 Deno.test("migrate run: disks that were plugged in move along, to their places, and back without one that was unplugged", async () => {
-  await using scene = await PluggedScene.start(() => Promise.resolve(SCSI_BUS));
+  const usb = ["-device", "usb-ehci,id=usb0"];
+  await using scene = await PluggedScene.start(() => Promise.resolve([...SCSI_BUS, ...usb]));
   const { hosts: { one, other, images } } = scene;
-  const [data, log] = [await overlay(one, `${images}/data`), `${images}/log`];
-  await Deno.writeFile(log, new Uint8Array(1024 * 1024));
+  const data = await overlay(one, `${images}/data`);
+  const [log, first, stick] = [`${images}/log`, `${images}/first`, `${images}/stick`];
+  for (const disk of [log, first, stick]) await Deno.writeFile(disk, new Uint8Array(1024 * 1024));
   // wwn is larger than what a JSON reader keeps; none of these texts has its type in the device.
   const scsi =
     `${SCSI_DEVICE},scsi-id=5,lun=2,wwn=0x5000c500a0b1c2d3,physical_block_size=4k,logical_block_size=4k,removable=on`;
@@ -136,15 +140,35 @@ Deno.test("migrate run: disks that were plugged in move along, to their places, 
       "log",
     ]),
   );
+  for (const [path, id] of [[first, "first"], [stick, "stick"]] as const) {
+    assertDone(await one.run(["disk", "plug", "vm1", path, "--device", "usb-storage", "--id", id]));
+  }
+  assertDone(await one.run(["disk", "unplug", "vm1", "first"]));
   const places = await scene.places(one);
-  assert.deepEqual(places, ["- 3", "data data", "device[0] vm1.img", "log 9", "log log", "scsi0 2"]);
+  assert.deepEqual(places, [
+    "- 4",
+    "data data",
+    "device[0] vm1.img",
+    "log 9",
+    "log log",
+    "scsi0 2",
+    "stick port 2",
+    "stick stick",
+    "usb0 3",
+  ]);
 
   const shown = await scene.dryRun(one, other);
-  assert.deepEqual([shown.plugged, shown.unplugged], [["data", "log"], []]);
+  assert.deepEqual([shown.plugged, shown.unplugged], [["data", "log", "stick"], []]);
   assert.ok(shown.command.join(" ").includes(`"wwn":${0x5000c500a0b1c2d3n},`));
   await scene.move(one, other);
   const { disks } = await scene.livesOn(other);
-  assert.deepEqual(disks, ["data exclusive", "data.base readonly", "log exclusive", "vm1.img exclusive"]);
+  assert.deepEqual(disks, [
+    "data exclusive",
+    "data.base readonly",
+    "log exclusive",
+    "stick exclusive",
+    "vm1.img exclusive",
+  ]);
   assert.deepEqual(await scene.places(other), places);
   const property = (name: string) =>
     scene.ask(other, (qemu) => qemu.execute("qom-get", { path: "/machine/peripheral/data", property: name }));
@@ -159,7 +183,11 @@ Deno.test("migrate run: disks that were plugged in move along, to their places, 
   const { command, unplugged } = await scene.dryRun(other, one);
   assert.deepEqual([unplugged, command.join(" ").includes("data")], [["data"], false]);
   await scene.move(other, one);
-  assert.deepEqual((await scene.livesOn(one)).disks, ["log exclusive", "vm1.img exclusive"]);
+  assert.deepEqual((await scene.livesOn(one)).disks, [
+    "log exclusive",
+    "stick exclusive",
+    "vm1.img exclusive",
+  ]);
   assert.deepEqual(await scene.places(one), places.filter((place) => !place.startsWith("data ")));
   for (const disk of [data.path, data.base]) assert.equal(await isFree(other, disk), true);
 });
@@ -221,6 +249,11 @@ Deno.test("migrate run: what was plugged in past lockvisor, or meanwhile, is ref
   );
   assert.deepEqual((await scene.livesOn(one)).disks, ["late exclusive", "vm1.img exclusive"]);
   assert.equal((await one.run(["migrate", "status"])).stdout, "no migrations\n");
+
+  const again = ["disk", "plug", "vm1", late, "--id", "late", "--device", `${SCSI_DEVICE},serial=other`];
+  assertDone(await one.run(again));
+  const { command } = await scene.dryRun(one, other);
+  assert.deepEqual([command.join(" ").includes(late), command.join(" ").includes("serial")], [true, false]);
 
   const node = { driver: "null-co", "node-name": "n", "read-zeroes": true };
   const device = { driver: "scsi-hd", id: "odd", drive: "n", bus: "scsi0.0", "scsi-id": 7 };

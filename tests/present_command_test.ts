@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { LockvisorError } from "../lib/errors.ts";
-import type { PluggedDisk } from "../lib/manager/plugged_disk.ts";
+import { WrongShape } from "../lib/files/json_shape.ts";
+import { type PluggedDisk, readPluggedDisk } from "../lib/manager/plugged_disk.ts";
 import { parseQemuOption } from "../lib/migration/destination_command.ts";
 import { typedLiteral } from "../lib/migration/device_options.ts";
 import { presentCommand, refuseMissingDevices } from "../lib/migration/present_command.ts";
@@ -190,7 +191,7 @@ Deno.test("devices whose places cannot be stated are warned of, once others have
     "qemu -device v,id=gone -device v -drive if=virtio",
   );
   assert.equal(command.join(" "), "qemu -device v -drive if=virtio");
-  assert.match(warning!, /without an id \(v\); .* --set device=…/);
+  assert.match(warning!, /without an id \(v\); .*--set device=…/);
   assert.deepEqual(more, []);
 });
 
@@ -201,6 +202,13 @@ Deno.test("a device that the command there lacks is refused, unless something el
   refuse(`qemu -device v,id=a -device {'driver':'v','id':'b'}`)();
   refuse("qemu -readconfig file")();
   refuse("/opt/vm1.sh -device v,id=a")();
+});
+
+Deno.test("what QEMU was told is read from a record, and need not be there", () => {
+  for (const disk of [plugged("p"), SHAPELESS]) assert.deepEqual(readPluggedDisk(disk), disk);
+  for (const odd of [null, "raw", []]) {
+    assert.throws(() => readPluggedDisk({ ...SHAPELESS, blockdev: odd }), WrongShape);
+  }
 });
 
 const LITERALS: [unknown, string | undefined, string][] = [

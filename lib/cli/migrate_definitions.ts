@@ -69,6 +69,7 @@ export const MIGRATE_COMMANDS: readonly CommandDefinition[] = [
     ],
     details: [
       "The guest needs its QMP socket (run --qmp), and images that both hosts see. ssh uses your keys and configuration and asks nothing; no port is opened: the memory goes through the same connection. Settings of the lockvisor there may follow HOSTURI: config, runtime-dir, lockspace, host-id and program, as in ssh://hv2?host-id=b&config=/etc/b.toml (percent-encoded).",
+      "Disks that were plugged in by disk plug move along, at the places that they have, and devices that have gone since the start are left out; --dry-run shows it.",
       "Whatever fails before the guest is let go there, also Ctrl-C or a lost connection: it stays here, runs on, and has all of its locks. Afterwards it never runs here again. A guest that is paused is paused there. What it writes to its standard streams there is in RUNTIME-DIR/log/UUID.log.",
     ],
     run: runMigration,
