@@ -1,10 +1,6 @@
 import { leaveKeys, lookAtOtherSide, takeOverSlots } from "../../lib/carrier/migration_destination.ts";
-import {
-  type LeavingGuest,
-  makeTicket,
-  offerSlots,
-  withdrawSlots,
-} from "../../lib/carrier/migration_source.ts";
+import { type LeavingGuest, makeTicket, offerSlots } from "../../lib/carrier/migration_source.ts";
+import { withdrawSlots } from "../../lib/carrier/migration_withdrawal.ts";
 import type {
   AcquireOutcome,
   Guest,
