@@ -92,7 +92,7 @@ export async function processStop(
   guest: GuestRecord,
   { steps, warn }: { steps: readonly StopStep[]; warn: (line: string) => void },
 ): Promise<{ outcome: StopOutcome; held: false | null }> {
-  const { endGuest, stopGuest } = await import("./manager/attached_guest.ts");
+  const { endGuest, stopGuest } = await import("./manager/attached_calls.ts");
   const driver = lock.plugin?.driver;
   if (driver !== undefined) refuseForeignLockspace(driver, guest);
   const outcome = await stopGuest(guest, steps, warn);

@@ -1,5 +1,4 @@
 import type { AgentSettings } from "../config/agent_settings.ts";
-import type { Driver } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
 import type { SettledGuest } from "../host_lock.ts";
 import type { HostSession } from "../host_session.ts";
@@ -13,6 +12,7 @@ import { EndingGuests, isEndedMigration } from "./ending_guests.ts";
 import type { Happening } from "./event.ts";
 import { EventLog } from "./event_log.ts";
 import { GuestWatch } from "./guest_watch.ts";
+import { KnownDrivers } from "./known_drivers.ts";
 import { LockDoubts } from "./lock_doubts.ts";
 import { OpenDiskWatch } from "./open_disk_watch.ts";
 import { RecordHints } from "./record_hints.ts";
@@ -47,8 +47,7 @@ export class Agent {
   readonly #disks: OpenDiskWatch;
   readonly #records: RecordWatch;
   #tail: AuditTail;
-  #drivers = new Map<string, Driver>();
-  #driversOf: HostSession | undefined;
+  readonly #drivers: KnownDrivers;
   readonly #hints: RecordHints;
   #auditDue: ReturnType<typeof setTimeout> | undefined;
   #auditing: Promise<void> | undefined;
@@ -64,11 +63,19 @@ export class Agent {
     this.#audited = audited;
     this.events = new EventLog(Date.now().toString(36));
     const { store, config } = this.session;
+    const session = () => this.session;
     this.#records = new RecordWatch(store);
+    this.#drivers = new KnownDrivers({
+      session,
+      entries: () => this.#records.entries(),
+      missing: (plugin, reason) =>
+        this.tell({ type: "problem", message: `guests of plugin ${plugin}: ${reason}` }),
+    });
     this.#hints = new RecordHints(
       store.directory,
       (which) => this.#look(which === "all" ? "closely" : which),
     );
+    const driverOf = (plugin: string) => this.#drivers.get(plugin);
     this.#tail = new AuditTail(config.lockspace.path);
     this.#guests = new GuestWatch(new EndWatch(), {
       tell: (happening) => this.tell(happening),
@@ -78,21 +85,20 @@ export class Agent {
     });
     this.#ending = new EndingGuests({
       store,
-      driverOf: (plugin) => this.#drivers.get(plugin),
+      driverOf,
       ended: (record) => this.#guests.ended(record),
       undecided: (records) => this.#follow(records),
     });
-    const session = () => this.session;
     this.#audit = new Audit({
       host: hostOf(session),
       records: () => this.#guests.records(),
-      driverOf: (plugin) => this.#drivers.get(plugin),
-      doubts: new LockDoubts((plugin) => this.#drivers.get(plugin)),
+      driverOf,
+      doubts: new LockDoubts(driverOf),
       tell: (happening) => this.tell(happening),
     });
     this.#arrivals = new Arrivals({
       session,
-      driverOf: (plugin) => this.#drivers.get(plugin),
+      driverOf,
       turns: this.changes,
       tell: (happening) => this.tell(happening),
       changed: (uuid) => this.look([uuid]),
@@ -136,7 +142,7 @@ export class Agent {
   async start(): Promise<void> {
     const { store, config } = this.session;
     store.prepare(config.effectiveUid);
-    await this.#loadDrivers();
+    await this.#drivers.load();
     await this.#attachAll();
     this.#look("first");
     this.#followDisks();
@@ -159,7 +165,7 @@ export class Agent {
     this.#sessions.renew(openSession);
     this.#settings = settings;
     this.#tail = new AuditTail(this.session.config.lockspace.path);
-    await this.#loadDrivers();
+    await this.#drivers.load();
     await this.#attachAll();
     this.#look();
     if (this.#auditing === undefined) this.#auditLater(settings.auditIntervalMs);
@@ -183,7 +189,7 @@ export class Agent {
 
   /** Attaches guests as the command `attach` does, and tells what was. */
   async attach(which: ReadonlySet<string> | "all"): Promise<SettledGuest[]> {
-    await this.#loadDrivers();
+    await this.#drivers.load();
     const guests = await this.#audit.attach(which);
     this.#look();
     return guests;
@@ -199,25 +205,6 @@ export class Agent {
     }
   }
 
-  async #loadDrivers(): Promise<void> {
-    const { session } = this;
-    const names = new Set(
-      this.#records.entries().flatMap((entry) => entry.kind === "record" ? [entry.record.plugin] : []),
-    );
-    if (this.#driversOf === session && [...names].every((name) => this.#known.has(name))) return;
-    const { drivers, missing } = await session.plugins.inUse(session.store.list());
-    for (const [name, reason] of missing) {
-      if (!this.#known.has(name)) {
-        this.tell({ type: "problem", message: `guests of plugin ${name}: ${reason}` });
-      }
-    }
-    this.#known = new Set([...drivers.keys(), ...missing.keys()]);
-    this.#drivers = drivers;
-    this.#driversOf = session;
-  }
-
-  #known = new Set<string>();
-
   #look(which: readonly string[] | "all" | "closely" | "first" = "all"): void {
     try {
       const { changed, gone } = typeof which === "string"
@@ -225,7 +212,7 @@ export class Agent {
         : this.#records.lookAt(which);
       this.#guests.changed(changed, which === "first" ? "found" : "started");
       this.#guests.gone(gone);
-      if (this.#guests.records().some(({ plugin }) => !this.#known.has(plugin))) this.auditSoon();
+      if (this.#guests.records().some(({ plugin }) => !this.#drivers.isKnown(plugin))) this.auditSoon();
     } catch (error) {
       if (!(error instanceof LockvisorError)) throw error;
       this.tell({ type: "problem", message: error.message });
@@ -248,7 +235,7 @@ export class Agent {
     const begun = performance.now();
     try {
       this.#keepPlace();
-      await this.#loadDrivers();
+      await this.#drivers.load();
       this.#look();
       this.#hints.keepComing();
       for (const broken of this.#tail.look()) this.tell(broken);

@@ -1,13 +1,38 @@
-import type { Access, LockMode } from "../access.ts";
-import type { LockspaceLocation } from "../lockspace/lockspace.ts";
 import type { ResolvedResource, ResourceType } from "../identity/resource.ts";
+import type { LockspaceLocation } from "../lockspace/lockspace.ts";
 import type { ProcessIdentity } from "../process/process_identity.ts";
-import type { Slot } from "../lockspace/slot.ts";
+import type {
+  CarrierClaim,
+  GivenUpKey,
+  Guest,
+  Holding,
+  Known,
+  LockEvidence,
+  NotedGuest,
+  RunningGuest,
+} from "./guest.ts";
 import type { LockWatch } from "./lock_watch.ts";
-import type { Migration, MigrationMethods } from "./migration.ts";
+import type { MigrationMethods } from "./migration.ts";
+import type {
+  AccessOutcome,
+  AcquireOutcome,
+  AdoptOutcome,
+  Forecast,
+  Inspection,
+  PlugOutcome,
+  RegainOutcome,
+  TakeBackOutcome,
+  UnplugOutcome,
+} from "./outcome.ts";
 
+/*
+ * What a driver does. Whoever writes or uses one finds everything here: what the methods speak of is in guest.ts, and what
+ * they give in outcome.ts.
+ */
 export type { ResolvedResource, ResourceType } from "../identity/resource.ts";
+export type * from "./guest.ts";
 export type { LockDoubt, LockWatch, WatchedGuest } from "./lock_watch.ts";
+export type * from "./outcome.ts";
 
 /** What a driver can do; the manager refuses the rest before anything happens. */
 export interface DriverCapabilities {
@@ -18,213 +43,6 @@ export interface DriverCapabilities {
   migration: boolean;
   /** Gives locks of a paused guest up and takes them back. */
   pause: boolean;
-}
-
-/** A guest as a driver sees it. */
-export interface Guest {
-  uuid: string;
-  name: string;
-  id: string | null;
-  qmp: string | null;
-  onLockFailure: OnLockFailure;
-}
-
-/** What becomes of a guest whose lock was lost and cannot be had back. */
-export type OnLockFailure = "pause" | "kill" | "ignore";
-
-/** Whether a lock is held; null means that it cannot be known from here. */
-export type Known = boolean | null;
-
-/** Who holds a resource. A field is null when nobody can tell. */
-export interface Holder {
-  uuid: string | null;
-  name: string | null;
-  pid: number | null;
-  host: string | null;
-  access: Access | null;
-  since: string | null;
-  alive: Known;
-}
-
-/** One key with the descriptors that hold its slots in the carrier. */
-export interface CarriedLock {
-  key: string;
-  slots: Partial<Record<Slot, number>>;
-}
-
-/**
- * A process whose descriptors hold locks of a guest. `guest`: the guest's own process, with what it was started with.
- * `monitor`: the same process, with what QEMU was handed later through its monitor. `holder`: a tiny process beside it
- * that has what was locked after the start.
- */
-export interface Carrier extends ProcessIdentity {
-  kind: "guest" | "monitor" | "holder";
-  locks: CarriedLock[];
-}
-
-/** A guest that runs. */
-export interface RunningGuest {
-  guest: Guest;
-  /** The guest's own process. */
-  process: ProcessIdentity;
-  carriers: readonly Carrier[];
-  /** `followed`: nobody has named it by hand. */
-  resources: readonly {
-    type: ResourceType;
-    name: string;
-    access: Access;
-    keys: string[];
-    followed?: true;
-  }[];
-  /** How its keys were granted, as far as its record tells. */
-  grants: readonly GrantedKey[];
-}
-
-/** How a key was granted to a guest: by this a lost lock is told from one that somebody else has had since. */
-export interface GrantedKey {
-  key: string;
-  mode: LockMode;
-  /** The key's generation from this grant on. */
-  generation: number;
-}
-
-/** What asking for more resources of a running guest gave. */
-export type PlugOutcome =
-  | { outcome: "granted"; carrier: Carrier; grants?: readonly GrantedKey[] }
-  | { outcome: "refused"; refusal: Refusal };
-
-/** What asking for another access to what a running guest holds gave: all of it, or nothing has changed. */
-export type AccessOutcome =
-  /** A key that was to become weaker and is not held any more is not among the grants, and is left as it is. */
-  | { outcome: "changed"; grants: readonly GrantedKey[] }
-  | { outcome: "refused"; refusal: Refusal }
-  /** A key that was to become stronger is not held any more. */
-  | { outcome: "lost"; key: string };
-
-/** What asking for the locks of a guest that runs already gave. */
-export type AdoptOutcome =
-  | { outcome: "granted"; carrier: Carrier; leaseKeys: string[]; grants?: readonly GrantedKey[] }
-  | { outcome: "refused"; refusal: Refusal };
-
-/** What became of keys that were to be given up. */
-export interface UnplugOutcome {
-  /** The carriers that still hold something, with what they hold. */
-  carriers: Carrier[];
-  /** Keys that no carrier held any more. */
-  missing: string[];
-}
-
-/** A key that a paused guest has given up, with what it takes to have it back. */
-export interface GivenUpKey {
-  key: string;
-  mode: LockMode;
-  /** If it has grown by then, somebody else had the key in between. */
-  generation: number;
-}
-
-/** What asking for given-up keys gave. */
-export type TakeBackOutcome =
-  /** `carriers` where they are others than before. */
-  | { outcome: "taken"; grants?: readonly GrantedKey[]; carriers?: Carrier[] }
-  | { outcome: "refused"; key: string; holders: Holder[] }
-  /** Somebody had the key in between; `had` is the last who left a note, if any. Nothing is held. */
-  | { outcome: "changed"; key: string; generation: number; had: Holder | null }
-  | { outcome: "lost"; key: string };
-
-/** What asking for locks that a running guest has lost gave: it has all of them again, or none was taken. */
-export type RegainOutcome =
-  | { outcome: "regained"; carriers: Carrier[]; grants: readonly GrantedKey[] }
-  /** Somebody has the key now. */
-  | { outcome: "refused"; key: string; holders: Holder[] }
-  /** Somebody had the key in between; `had` is the last who did, if that is known. */
-  | { outcome: "changed"; key: string; generation: number; had: Holder | null }
-  /** How the key was granted is not known, so nobody can tell. */
-  | { outcome: "unknown"; key: string };
-
-/** Locks just taken, still in our own process. */
-export interface Hold {
-  /** The descriptors that `locks` names are made to survive execve(2): the program that we become holds them. */
-  locks: CarriedLock[];
-  grants?: readonly GrantedKey[];
-  /** Further descriptors that the program gets, with nothing locked in them yet. */
-  unlocked?: readonly number[];
-  /** Keys of the lease that the guest has on itself. */
-  leaseKeys: string[];
-  /** Gives everything back, notes included. */
-  giveBack(): void;
-}
-
-/** Why a guest may not have its resources now. */
-export interface Refusal {
-  resource: { type: ResourceType; name: string; access: Access };
-  holders: Holder[];
-}
-
-/** What asking for a guest's resources gave: all of them, or none and the reason. */
-export type AcquireOutcome = { outcome: "granted"; hold: Hold } | { outcome: "refused"; refusal: Refusal };
-
-/** What a driver can tell of a resource without touching it. */
-export interface Inspection {
-  locked: Known;
-  /** How often it was granted exclusively, or null when it never was. */
-  generation: number | null;
-  holders: Holder[];
-  /** Files that do not parse, each with what is wrong. */
-  warnings: string[];
-}
-
-/** What a driver would do with a resource now. */
-export interface Forecast {
-  resource: ResolvedResource;
-  /** `skipped`: readonly disks are not locked, by configuration; or the driver takes no locks. */
-  verdict: "free" | "refused" | "skipped";
-  holders: Holder[];
-}
-
-/** What the kernel shows of a lock that a record names. */
-export interface LockEvidence {
-  key: string;
-  held: Known;
-  /** The same slot by slot, of those that the claim names: another carrier may have the other one. */
-  slots?: Partial<Record<Slot, Known>>;
-}
-
-/**
- * A process with the locks that the kernel shows in its own descriptors. Where it shows none on the filesystem, what is
- * open counts, and `proof` is `open`.
- */
-export type Holding =
-  & {
-    process: ProcessIdentity;
-    locks: CarriedLock[];
-    proof?: "locked" | "open";
-    /** How the keys are locked, where the kernel shows it; `mixed` when one slot is locked otherwise than the other. */
-    modes?: ReadonlyMap<string, LockMode | "mixed">;
-  }
-  & (
-    /** The tiny process beside a guest; `guestPid` is whom its pidfd is on, undefined when that has ended. */
-    | { kind: "holder"; guestPid: number | undefined }
-    /** A guest, or what inherited its descriptors. */
-    | { kind: "other" }
-  );
-
-/** A guest of this host as its notes beside some keys tell of it. */
-export interface NotedGuest {
-  guest: Guest;
-  process: ProcessIdentity;
-  since: string;
-  /** Keys of the lease that it has on itself. */
-  leaseKeys: string[];
-  /** What it still has by its notes: released resources are not among them. */
-  resources: readonly { type: ResourceType; name: string; access: Access; keys: string[] }[];
-  /** What it took together with the others and has no notes of any more: released, or given up by a pause. */
-  withoutNotes: readonly { type: ResourceType; name: string }[];
-  /** How it was granted its keys, as far as its notes tell. */
-  grants?: readonly GrantedKey[];
-  /** What a pause gave up, and it has not taken back. */
-  givenUp?: readonly GivenUpKey[];
-  /** It is on its way to or from another host. */
-  migration?: Migration;
 }
 
 /** What a driver is given when it is loaded. */
@@ -238,18 +56,6 @@ export interface DriverConfig {
   storage: readonly { id: string; path: string }[];
   /** Called with one line for the administrator. */
   warn(line: string): void;
-}
-
-/** A lock that a process is said to carry; `mode` is how it was granted, where that is known. */
-export interface ClaimedLock extends CarriedLock {
-  mode?: LockMode | undefined;
-}
-
-/** A process with the locks that it is said to carry. */
-export interface CarrierClaim {
-  pid: number;
-  kind: Carrier["kind"];
-  locks: ClaimedLock[];
 }
 
 /** What every driver does. */

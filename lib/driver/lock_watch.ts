@@ -1,5 +1,5 @@
 import type { LockMode } from "../access.ts";
-import type { CarrierClaim } from "./contract.ts";
+import type { CarrierClaim } from "./guest.ts";
 
 /** A guest as its locks are watched. */
 export interface WatchedGuest {

@@ -1,6 +1,7 @@
-import type { GrantedKey, Guest, Holder, Known, ResolvedResource, RunningGuest } from "./contract.ts";
-import type { AcquireOutcome, Carrier } from "./contract.ts";
+import type { ResolvedResource } from "../identity/resource.ts";
 import type { MigrationTicket } from "../lockspace/migration_ticket.ts";
+import type { Carrier, GrantedKey, Guest, Holder, Known, RunningGuest } from "./guest.ts";
+import type { AcquireOutcome } from "./outcome.ts";
 
 export type { MigrationTicket } from "../lockspace/migration_ticket.ts";
 

@@ -1,22 +1,13 @@
+import type { Driver } from "../driver/contract.ts";
 import { LockvisorError } from "../errors.ts";
 import { failpoint } from "../failpoint.ts";
 import { lifeOf } from "../process/process_identity.ts";
 import { attachGuests } from "./attach_guests.ts";
-import type { Driver } from "../driver/contract.ts";
 import { type AttachedContext, runningGuest } from "./attached_record.ts";
 import { findGuestIfKnown, findLivingGuest } from "./find_guest.ts";
 import type { GuestRecord } from "./guest_record.ts";
 import type { GuestStore } from "./guest_store.ts";
 import { keysOfGuest, proveReleased } from "./left_over_locks.ts";
-
-/**
- * What a manager does for a guest that runs. One module, read only by who needs it: the start of a guest needs none
- * of it.
- */
-export { changeAccess } from "./change_access.ts";
-export { adoptProcess, plugResources, unplugResources } from "./hotplug_guest.ts";
-export { formatState, inquireGuest, pauseGuest, resumeGuest } from "./pause_guest.ts";
-export { stopGuest } from "./stop_guest.ts";
 
 /**
  * The record of a guest that runs, by its uuid or name. Where the record is lost or damaged, or tells of a process that

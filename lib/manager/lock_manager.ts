@@ -1,61 +1,25 @@
-import type {
-  Driver,
-  DriverCapabilities,
-  DriverConfig,
-  Forecast,
-  Guest,
-  ResolvedResource,
-  ResourceType,
-} from "../driver/contract.ts";
-import type { IncomingGuest, MigrationTicket } from "../driver/migration.ts";
 import type { Access } from "../access.ts";
+import type { Forecast, ResourceType } from "../driver/contract.ts";
+import type { IncomingGuest, MigrationTicket } from "../driver/migration.ts";
 import { LockvisorError } from "../errors.ts";
 import type { ResourceSpec } from "../identity/resource.ts";
-import { uuidOfName } from "../identity/key.ts";
 import { setOnExec } from "../libc/exec.ts";
-import { requireAbility } from "./abilities.ts";
 import type { GuestRecord } from "./guest_record.ts";
-import type { GuestStore } from "./guest_store.ts";
 import type { HotplugReport } from "./hotplug_plan.ts";
+import { giveBack, type LoadedDriver, type ManagerEnvironment, ManagerState } from "./manager_state.ts";
 import type { ArrivalOutcome } from "./migrate_in.ts";
-import { type ManagerCall, type ManagerMode, type Phase, refuseOutOfOrder } from "./manager_phase.ts";
+import type { Departing } from "./migration_calls.ts";
 import { checkParameter, type Parameters } from "./parameters.ts";
 import type { LocksWhilePaused } from "./pause_guest.ts";
-import { resolveForRelease, resolveRegistered, type ResourceScope } from "./registered_resource.ts";
+import { resolveRegistered } from "./registered_resource.ts";
 import { type Enforcement, takeForStart } from "./start_guest.ts";
 import { supervisorArguments } from "./supervisor.ts";
 
-/** A driver that is loaded, with what it declares and what it was given. */
-export interface LoadedDriver {
-  name: string;
-  capabilities: DriverCapabilities;
-  driver: Driver;
-  config: DriverConfig;
-}
+export type { LoadedDriver, ManagerOptions } from "./manager_state.ts";
 
-/** What a manager needs beside its driver. */
-export interface ManagerOptions {
-  store: GuestStore;
-  /** Where relative paths start; default: the current directory. */
-  cwd?: string;
-  /** What becomes of a guest when somebody else has what it wants; default: it is refused. */
-  enforce?: Enforcement;
-}
-
-/** How a guest is prepared to leave. */
-interface Departing {
-  lifetimeMs: number;
-  incomingGuest: IncomingGuest;
-}
-
-/** How long a ticket is good unless somebody says, in milliseconds: long enough to start the destination by hand. */
-const TICKET_LIFETIME_MS = 600_000;
-
-/** What ends when a manager is freed. */
-export interface ManagerEnvironment extends ManagerOptions {
-  mode: ManagerMode;
-  onFree(): void;
-}
+// How the calls about a guest that runs or moves are carried out is read when one is made: a start needs none of it.
+const running = () => import("./attached_calls.ts");
+const moving = () => import("./migration_calls.ts");
 
 /**
  * The lock manager of one guest, with the calls of libvirt's first design. For a guest that starts: say who it is,
@@ -63,25 +27,20 @@ export interface ManagerEnvironment extends ManagerOptions {
  * refused with an error that names call and state.
  */
 export class LockManager implements AsyncDisposable {
-  readonly #plugin: LoadedDriver;
-  readonly #environment: ManagerEnvironment;
-  readonly #parameters: Partial<Parameters> = {};
-  readonly #resources: ResolvedResource[] = [];
-  #phase: Phase = { phase: "open" };
+  readonly #state: ManagerState;
 
   constructor(plugin: LoadedDriver, environment: ManagerEnvironment) {
-    this.#plugin = plugin;
-    this.#environment = environment;
+    this.#state = new ManagerState(plugin, environment);
   }
 
   /** Says something about the guest; each parameter once. @throws {LockvisorError} `usage` */
   setParameter<Name extends keyof Parameters>(name: Name, value: Parameters[Name]): void {
-    this.#enter("setParameter");
+    this.#state.enter("setParameter");
     const checked = checkParameter(name, value);
-    if (this.#parameters[name] !== undefined) {
+    if (this.#state.parameters[name] !== undefined) {
       throw new LockvisorError("usage", `setParameter: parameter "${name}" is set already`);
     }
-    this.#parameters[name] = checked;
+    this.#state.parameters[name] = checked;
   }
 
   /**
@@ -96,15 +55,15 @@ export class LockManager implements AsyncDisposable {
     access: Access,
     naming: "stated" | "followed" = "stated",
   ): void {
-    this.#enter("registerResource");
+    this.#state.enter("registerResource");
     const spec = { type, name, access, ...(naming === "followed" ? { followed: true as const } : {}) };
-    this.#resources.push(resolveRegistered("registerResource", spec, this.#scope()));
+    this.#state.resources.push(resolveRegistered("registerResource", spec, this.#state.scope()));
   }
 
   /** What acquireObject would meet now. Takes nothing and writes nothing. */
   forecast(): Forecast[] {
-    this.#enter("forecast");
-    return this.#plugin.driver.forecast(this.#guest(), this.#resources);
+    this.#state.enter("forecast");
+    return this.#state.plugin.driver.forecast(this.#state.guest(), this.#state.resources);
   }
 
   /**
@@ -113,53 +72,31 @@ export class LockManager implements AsyncDisposable {
    * @param enforce default: as the manager was told when it was made
    * @throws {LockvisorError} `locked` with the holder's name
    */
-  async acquireObject(enforce: Enforcement = this.#environment.enforce ?? "refuse"): Promise<void> {
-    this.#enter("acquireObject");
-    const guest = this.#guest();
-    this.#environment.store.prepare(this.#plugin.config.effectiveUid);
-    if (this.#environment.mode === "migrate") return await this.#acquireIncoming(guest);
-    await this.#during(async (become) => {
-      const taken = await takeForStart(
-        {
-          ...this.#context(),
-          command: this.#parameters.command ?? [],
-          enforce,
-          warn: this.#plugin.config.warn,
-        },
-        guest,
-        this.#resources,
-      );
-      become({ phase: "acquired", ...taken });
-    });
-  }
-
-  async #acquireIncoming(guest: Guest): Promise<void> {
-    const { ticket, command = [] } = this.#parameters;
-    if (ticket === undefined) {
-      throw new LockvisorError("usage", `acquireObject: by which ticket? set the parameter "ticket"`);
-    }
-    if (guest.uuid !== ticket.guest.uuid) {
-      throw new LockvisorError(
-        "data",
-        `the ticket is for guest "${ticket.guest.name}" (uuid ${ticket.guest.uuid}), not for guest "${guest.name}" (uuid ${guest.uuid})`,
-      );
-    }
-    const { resolveForTicket, takeForIncoming } = await import("./migrating_guest.ts");
-    await this.#during(async (become) => {
-      const resources = resolveForTicket(ticket, this.#resources, this.#scope());
-      const taken = await takeForIncoming({ ...this.#context(), command }, { guest, ticket }, resources);
+  async acquireObject(enforce: Enforcement = this.#state.environment.enforce ?? "refuse"): Promise<void> {
+    this.#state.enter("acquireObject");
+    const guest = this.#state.guest();
+    const { environment: { store, mode }, plugin: { config }, parameters, resources } = this.#state;
+    const { command = [], ticket } = parameters;
+    store.prepare(config.effectiveUid);
+    await this.#state.during(async (become) => {
+      const context = { ...this.#state.context(), command };
+      const taken = mode === "migrate"
+        ? await (await moving()).acquireIncoming(context, { guest, ticket }, resources, this.#state.scope())
+        : await takeForStart({ ...context, enforce, warn: config.warn }, guest, resources);
       become({ phase: "acquired", ...taken });
     });
   }
 
   /** Makes the locks survive an exec of this process: the guest's program will hold them. */
   handOver(): void {
-    this.#enter("handOver");
-    if (this.#phase.phase !== "acquired") return;
-    for (const { slots } of this.#phase.hold.locks) {
+    this.#state.enter("handOver");
+    const { phase } = this.#state;
+    if (phase.phase !== "acquired") return;
+    const { locks, unlocked = [] } = phase.hold;
+    for (const { slots } of locks) {
       for (const descriptor of Object.values(slots)) setOnExec(descriptor, "kept");
     }
-    for (const descriptor of this.#phase.hold.unlocked ?? []) setOnExec(descriptor, "kept");
+    for (const descriptor of unlocked) setOnExec(descriptor, "kept");
   }
 
   /**
@@ -168,20 +105,11 @@ export class LockManager implements AsyncDisposable {
    * @throws {LockvisorError} `data` when it does not run on this host
    */
   async attach(): Promise<void> {
-    this.#enter("attach");
-    const { uuid, name } = this.#parameters;
-    const wanted = uuid ?? name;
-    if (wanted === undefined) {
-      throw new LockvisorError("usage", `attach: the guest has no name; set the parameter "name" or "uuid"`);
-    }
-    if (this.#environment.mode === "migrate") {
-      const { attachIncoming } = await import("./migrating_guest.ts");
-      this.#phase = { phase: "attached", record: attachIncoming(this.#context(), wanted) };
-      return;
-    }
-    const { attachGuest } = await import("./attached_guest.ts");
-    await this.#during(async (become) => {
-      become({ phase: "attached", record: await attachGuest(this.#context(), wanted, name) });
+    this.#state.enter("attach");
+    const { environment: { mode }, parameters } = this.#state;
+    await this.#state.during(async (become) => {
+      const { attach } = await (mode === "migrate" ? moving() : running());
+      become({ phase: "attached", record: await attach(this.#state.context(), parameters) });
     });
   }
 
@@ -192,17 +120,12 @@ export class LockManager implements AsyncDisposable {
    * @throws {LockvisorError} `locked` with the holder's name, `data` or `permission` for a process that cannot be adopted
    */
   async adoptObject(): Promise<HotplugReport> {
-    this.#enter("adoptObject");
-    const guest = this.#guest();
-    const { pid } = this.#parameters;
-    if (pid === undefined) {
-      throw new LockvisorError("usage", `adoptObject: which process? set the parameter "pid"`);
-    }
-    requireAbility(this.#plugin, "hotplug", `adopt process ${pid}`);
-    this.#environment.store.prepare(this.#plugin.config.effectiveUid);
-    const { adoptProcess } = await import("./attached_guest.ts");
-    return await this.#during(async (become) => {
-      const { report, record } = await adoptProcess(this.#context(), { guest, pid }, this.#resources);
+    this.#state.enter("adoptObject");
+    const guest = this.#state.guest();
+    const { plugin, parameters: { pid }, resources } = this.#state;
+    return await this.#state.during(async (become) => {
+      const call = { plugin, context: this.#state.context() };
+      const { report, record } = await (await running()).adoptObject(call, { guest, pid }, resources);
       become({ phase: "attached", record });
       return report;
     });
@@ -210,12 +133,12 @@ export class LockManager implements AsyncDisposable {
 
   /** The pid of the guest's process; our own for one that starts, since we become the guest. */
   child(): number {
-    return this.#record("child").carriers[0].pid;
+    return this.#state.record("child").carriers[0].pid;
   }
 
   /** What is written down about the guest. */
   record(): GuestRecord {
-    return this.#record("record");
+    return this.#state.record("record");
   }
 
   /** Locks one resource for the guest that runs, before it is plugged in; as {@linkcode acquireResources}. */
@@ -227,16 +150,11 @@ export class LockManager implements AsyncDisposable {
    * Locks resources for the guest that runs, all or none. What it has already with the same access needs nothing.
    * @throws {LockvisorError} `locked` with the holder's name, `data` for a disk that it has with another access
    */
-  async acquireResources(specs: readonly ResourceSpec[]): Promise<HotplugReport> {
-    const record = this.#record("acquireResource");
-    requireAbility(this.#plugin, "hotplug", `lock more for guest "${record.name}"`);
-    const resources = specs.map((spec) => resolveRegistered("acquireResource", spec, this.#scope()));
-    return await this.#during(async (become) => {
-      const { plugResources } = await import("./attached_guest.ts");
-      const plugged = await plugResources(this.#context(), record, resources);
-      become({ phase: "attached", record: plugged.record });
-      return plugged.report;
-    });
+  acquireResources(specs: readonly ResourceSpec[]): Promise<HotplugReport> {
+    return this.#state.onGuest(
+      "acquireResource",
+      async (guest) => (await running()).acquireResources(guest, specs),
+    );
   }
 
   /** Gives one resource of the guest that runs up, after it was unplugged; as {@linkcode releaseResources}. */
@@ -245,16 +163,11 @@ export class LockManager implements AsyncDisposable {
   }
 
   /** Gives resources up. What the guest does not hold is a warning in the report and no failure. */
-  async releaseResources(specs: readonly ResourceSpec[]): Promise<HotplugReport> {
-    const record = this.#record("releaseResource");
-    requireAbility(this.#plugin, "hotplug", `release locks of guest "${record.name}"`);
-    const resources = specs.map((spec) => resolveForRelease(spec, this.#scope()));
-    return await this.#during(async (become) => {
-      const { unplugResources } = await import("./attached_guest.ts");
-      const unplugged = await unplugResources(this.#context(), record, resources);
-      become({ phase: "attached", record: unplugged.record });
-      return unplugged.report;
-    });
+  releaseResources(specs: readonly ResourceSpec[]): Promise<HotplugReport> {
+    return this.#state.onGuest(
+      "releaseResource",
+      async (guest) => (await running()).releaseResources(guest, specs),
+    );
   }
 
   /**
@@ -263,16 +176,8 @@ export class LockManager implements AsyncDisposable {
    * @throws {LockvisorError} `locked` with the holders' names where it gets stronger; `data` for what the guest does not
    * have, has lost or has given up while it is paused, or whose name means another disk by now
    */
-  async changeAccess(specs: readonly ResourceSpec[]): Promise<HotplugReport> {
-    const record = this.#record("changeAccess");
-    requireAbility(this.#plugin, "hotplug", `change the access of guest "${record.name}"`);
-    const resources = specs.map((spec) => resolveRegistered("changeAccess", spec, this.#scope()));
-    return await this.#during(async (become) => {
-      const { changeAccess } = await import("./attached_guest.ts");
-      const changed = await changeAccess(this.#context(), record, resources);
-      become({ phase: "attached", record: changed.record });
-      return changed.report;
-    });
+  changeAccess(specs: readonly ResourceSpec[]): Promise<HotplugReport> {
+    return this.#state.onGuest("changeAccess", async (guest) => (await running()).changeAccess(guest, specs));
   }
 
   /**
@@ -280,15 +185,8 @@ export class LockManager implements AsyncDisposable {
    * `released` gives up all but the lease on itself.
    * @returns the state of what was given up, for {@linkcode resume}
    */
-  async pause(locks: LocksWhilePaused): Promise<string> {
-    const record = this.#record("pause");
-    requireAbility(this.#plugin, "pause", `pause guest "${record.name}"`);
-    return await this.#during(async (become) => {
-      const { formatState, pauseGuest } = await import("./attached_guest.ts");
-      const paused = await pauseGuest(this.#context(), record, locks);
-      become({ phase: "attached", record: paused });
-      return formatState(paused);
-    });
+  pause(locks: LocksWhilePaused): Promise<string> {
+    return this.#state.onGuest("pause", async (guest) => (await running()).pause(guest, locks));
   }
 
   /**
@@ -297,24 +195,13 @@ export class LockManager implements AsyncDisposable {
    * @param options.changes whether it may go on although somebody else had one of its disks in between
    * @throws {LockvisorError} `locked` when somebody has or had one of its disks; it stays paused then
    */
-  async resume({ changes, state }: { changes: "refuse" | "accept"; state?: string }): Promise<void> {
-    const record = this.#record("resume");
-    requireAbility(this.#plugin, "pause", `resume guest "${record.name}"`);
-    await this.#during(async (become) => {
-      const { resumeGuest } = await import("./attached_guest.ts");
-      const resumed = await resumeGuest(this.#context(), record, { changes, state });
-      become({ phase: "attached", record: resumed });
-    });
+  resume(options: { changes: "refuse" | "accept"; state?: string }): Promise<void> {
+    return this.#state.onGuest("resume", async (guest) => (await running()).resume(guest, options));
   }
 
   /** The state of the guest's locks as text, those that a pause has given up included: keys, modes, generations. */
-  async inquire(): Promise<string> {
-    const record = this.#record("inquire");
-    requireAbility(this.#plugin, "pause", `tell the state of the locks of guest "${record.name}"`);
-    return await this.#during(async () => {
-      const { inquireGuest } = await import("./attached_guest.ts");
-      return await inquireGuest(this.#context(), record);
-    });
+  inquire(): Promise<string> {
+    return this.#state.onGuest("inquire", async (guest) => (await running()).inquire(guest));
   }
 
   /**
@@ -323,28 +210,19 @@ export class LockManager implements AsyncDisposable {
    * @param options.lifetimeMs how long the ticket is good, in milliseconds
    * @throws {LockvisorError} `locked` when somebody has come in by an earlier ticket
    */
-  async prepareMigrate(
-    hostUri: string,
-    { lifetimeMs = TICKET_LIFETIME_MS, incomingGuest = "unwatched" }: Partial<Departing> = {},
-  ): Promise<MigrationTicket> {
-    const record = this.#migrating("prepareMigrate", `migrate to ${hostUri}`);
-    const uri = checkParameter("uri", hostUri);
-    return await this.#during(async (become) => {
-      const { prepareGuest } = await import("./migrating_guest.ts");
-      const destination = { uri, lifetimeMs, incomingGuest, scope: this.#scope() };
-      const prepared = await prepareGuest(this.#context(), record, destination);
-      become({ phase: "attached", record: prepared.record });
-      return prepared.ticket;
-    });
+  prepareMigrate(hostUri: string, options: Partial<Departing> = {}): Promise<MigrationTicket> {
+    return this.#state.onGuest(
+      "prepareMigrate",
+      async (guest) => (await moving()).prepareMigrate(guest, hostUri, options),
+    );
   }
 
   /** Notes that whoever drives the migration lets the guest run at the destination: this side never goes back then. */
-  async noteIncomingGuest(incomingGuest: IncomingGuest): Promise<void> {
-    const record = this.#migrating("noteIncomingGuest", "let a guest run at its destination");
-    await this.#during(async (become) => {
-      const { noteIncomingGuest } = await import("./migrating_guest.ts");
-      become({ phase: "attached", record: await noteIncomingGuest(this.#context(), record, incomingGuest) });
-    });
+  noteIncomingGuest(incomingGuest: IncomingGuest): Promise<void> {
+    return this.#state.onGuest(
+      "noteIncomingGuest",
+      async (guest) => (await moving()).noteIncomingGuest(guest, incomingGuest),
+    );
   }
 
   /**
@@ -353,14 +231,11 @@ export class LockManager implements AsyncDisposable {
    * @throws {LockvisorError} `locked` while the guest runs here, or while the destination lives; `data` when it cannot go
    * back
    */
-  async completeMigrateOut({ cancel }: { cancel: boolean }): Promise<void> {
-    const record = this.#migrating("completeMigrateOut", `${cancel ? "cancel" : "complete"} a migration`);
-    await this.#during(async (become) => {
-      const { cancelOut, completeOut } = await import("./migrating_guest.ts");
-      if (cancel) return become({ phase: "attached", record: await cancelOut(this.#context(), record) });
-      await completeOut(this.#context(), record);
-      become({ phase: "shut-down" });
-    });
+  completeMigrateOut(options: { cancel: boolean }): Promise<void> {
+    return this.#state.onGuest(
+      "completeMigrateOut",
+      async (guest) => (await moving()).completeMigrateOut(guest, options),
+    );
   }
 
   /**
@@ -369,50 +244,26 @@ export class LockManager implements AsyncDisposable {
    * @param options.waitMs how long to wait for the source to let go, in milliseconds
    * @returns `waiting` while the source has its half: the guest is safe with its own, and this is to be done again
    */
-  async completeMigrateIn(
-    { cancel, waitMs = 0 }: { cancel: boolean; waitMs?: number },
-  ): Promise<"cancelled" | ArrivalOutcome> {
-    const phase = this.#phase;
-    const record = this.#migrating("completeMigrateIn", `${cancel ? "cancel" : "complete"} a migration`);
-    return await this.#during(async (become) => {
-      const { cancelIn, completeIn } = await import("./migrating_guest.ts");
-      if (cancel) {
-        if (phase.phase === "acquired") this.#giveBack(phase);
-        else await cancelIn(this.#context(), record);
-        become({ phase: "shut-down" });
-        return "cancelled";
-      }
-      const arrival = await completeIn(this.#context(), record, { waitMs });
-      become(
-        phase.phase === "acquired"
-          ? { ...phase, record: arrival.record }
-          : { phase: "attached", record: arrival.record },
-      );
-      return arrival;
-    });
+  completeMigrateIn(options: { cancel: boolean; waitMs?: number }): Promise<"cancelled" | ArrivalOutcome> {
+    return this.#state.onGuest(
+      "completeMigrateIn",
+      async (guest) => (await moving()).completeMigrateIn(guest, options),
+    );
   }
 
   /** The program that a management tool puts before the guest's command: this one. */
   supervisorPath(): string {
-    this.#enter("supervisorPath");
+    this.#state.enter("supervisorPath");
     return Deno.execPath();
   }
 
   /** The arguments of that program, up to and with the `--` before the guest's command. */
   supervisorArgs(): string[] {
-    this.#enter("supervisorArgs");
-    const { name: plugin, config } = this.#plugin;
-    const { enforce = "refuse", store: { runtimeDir } } = this.#environment;
-    return supervisorArguments({
-      mode: this.#environment.mode,
-      ticket: this.#parameters.ticket,
-      plugin,
-      config,
-      runtimeDir,
-      enforce,
-      guest: this.#guest(),
-      resources: this.#resources,
-    });
+    this.#state.enter("supervisorArgs");
+    const { plugin: { name: plugin, config }, environment, parameters: { ticket }, resources } = this.#state;
+    const { mode, enforce = "refuse", store: { runtimeDir } } = environment;
+    const guest = this.#state.guest();
+    return supervisorArguments({ mode, ticket, plugin, config, runtimeDir, enforce, guest, resources });
   }
 
   /**
@@ -421,90 +272,26 @@ export class LockManager implements AsyncDisposable {
    * @throws {LockvisorError} `locked` while the guest runs, or when a process that inherited its locks has them
    */
   async shutdown(): Promise<void> {
-    this.#enter("shutdown");
-    const phase = this.#phase;
-    await this.#during(async (become) => {
-      if (phase.phase === "acquired") {
-        this.#giveBack(phase);
-      } else if (phase.phase === "attached") {
-        const { endGuest } = await import("./attached_guest.ts");
-        await endGuest(this.#context(), phase.record);
-      }
+    this.#state.enter("shutdown");
+    const { environment, phase } = this.#state;
+    await this.#state.during(async (become) => {
+      if (phase.phase === "acquired") giveBack(environment, phase);
+      if (phase.phase === "attached") await (await running()).endGuest(this.#state.context(), phase.record);
       become({ phase: "shut-down" });
     });
   }
 
   /** Ends the manager. Locks that are still in this process are given back; a guest that runs keeps its own. */
   free(): void {
-    this.#enter("free");
-    if (this.#phase.phase === "acquired") this.#giveBack(this.#phase);
-    this.#phase = { phase: "freed" };
-    this.#environment.onFree();
+    this.#state.enter("free");
+    const { environment, phase } = this.#state;
+    if (phase.phase === "acquired") giveBack(environment, phase);
+    this.#state.phase = { phase: "freed" };
+    environment.onFree();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
-    if (this.#phase.phase !== "freed") this.free();
+    if (this.#state.phase.phase !== "freed") this.free();
     return Promise.resolve();
-  }
-
-  #giveBack({ hold, record }: Extract<Phase, { phase: "acquired" }>): void {
-    this.#environment.store.remove(record);
-    hold.giveBack();
-  }
-
-  /**
-   * Carries out a call that takes time. Until its end no other call is possible, and it ends in the phase that it
-   * became; if it fails, in the one before.
-   */
-  async #during<Result>(step: (become: (phase: Phase) => void) => Promise<Result>): Promise<Result> {
-    let next = this.#phase;
-    this.#phase = { phase: "busy" };
-    try {
-      return await step((phase) => next = phase);
-    } finally {
-      this.#phase = next;
-    }
-  }
-
-  #enter(call: ManagerCall): void {
-    refuseOutOfOrder(call, this.#environment.mode, this.#phase.phase);
-  }
-
-  /** The record of a guest that is acquired or attached. */
-  #record(call: ManagerCall): GuestRecord {
-    this.#enter(call);
-    if (this.#phase.phase === "acquired" || this.#phase.phase === "attached") return this.#phase.record;
-    throw new LockvisorError("internal", `${call}: the manager has no guest`);
-  }
-
-  /** The record of a guest that may migrate. */
-  #migrating(call: ManagerCall, action: string): GuestRecord {
-    this.#enter(call);
-    requireAbility(this.#plugin, "migration", action);
-    return this.#record(call);
-  }
-
-  #context() {
-    const { driver, name: plugin, config } = this.#plugin;
-    const { store, enforce } = this.#environment;
-    return { store, driver, plugin, hostId: config.host.id, enforce };
-  }
-
-  #guest(): Guest {
-    const { name, uuid, id, qmp } = this.#parameters;
-    if (name === undefined) {
-      throw new LockvisorError("usage", `the guest has no name; set the parameter "name"`);
-    }
-    return {
-      name,
-      uuid: uuid ?? uuidOfName(name),
-      id: id ?? null,
-      qmp: qmp ?? null,
-      onLockFailure: this.#parameters["on-lock-failure"] ?? "pause",
-    };
-  }
-
-  #scope(): ResourceScope {
-    return { config: this.#plugin.config, cwd: this.#environment.cwd };
   }
 }

@@ -66,6 +66,13 @@ export function checkParameter<Name extends keyof Parameters>(name: Name, value:
   return CHECKS[name](value);
 }
 
+/** The uuid or name of the guest that is to be found. @throws {LockvisorError} `usage` where neither was set */
+export function guestToFind({ uuid, name }: Partial<Parameters>): string {
+  const wanted = uuid ?? name;
+  if (wanted !== undefined) return wanted;
+  throw new LockvisorError("usage", `attach: the guest has no name; set the parameter "name" or "uuid"`);
+}
+
 const NAME_MAX = 255;
 
 function checkName(value: unknown): string {
