@@ -4,6 +4,7 @@ import { isCount, isText, JsonFields, WrongShape } from "../files/json_shape.ts"
 import { readGrant, readGrants } from "../lockspace/granted_key.ts";
 import { readMigration } from "../lockspace/noted_migration.ts";
 import { readProcessIdentity } from "../process/process_identity.ts";
+import { type DiskJob, readDiskJobs, type ReplacedImage } from "./disk_job_record.ts";
 import { type PluggedDisk, readPluggedDisk } from "./plugged_disk.ts";
 import { isOptionalTrue, readKey, readResource, type RecordedResource } from "./recorded_resource.ts";
 
@@ -64,6 +65,10 @@ export interface GuestRecord {
   migration?: Migration;
   /** The disks that were plugged in by `disk plug`. */
   plugged?: readonly PluggedDisk[];
+  /** What is being done to its disks by QEMU's jobs, or was cut off. */
+  diskJobs?: readonly DiskJob[];
+  /** Its disks that have another image than its command names. */
+  replacedImages?: readonly ReplacedImage[];
   command: string[];
   qmp: string | null;
   onLockFailure: OnLockFailure;
@@ -99,6 +104,7 @@ export function parseGuestRecord(value: unknown): GuestRecord {
     ...readPending(fields),
     ...readMigration(fields),
     ...readPlugged(fields),
+    ...readDiskJobs(fields),
     command: fields.list("command", readText),
     qmp: fields.optionalText("qmp") ?? null,
     onLockFailure: fields.get("onLockFailure", isOnLockFailure, "pause, kill or ignore"),
