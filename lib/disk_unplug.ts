@@ -1,10 +1,13 @@
 import { resourcesDetach } from "./domain_lock.ts";
+import { keysOfFile } from "./disk_keys.ts";
 import { LockvisorError } from "./errors.ts";
 import { failpoint } from "./failpoint.ts";
-import { resolveOnHost } from "./host_lock.ts";
 import type { HostSession } from "./host_session.ts";
 import type { ResourceSpec } from "./identity/resource.ts";
 import { currentRecord } from "./manager/attached_record.ts";
+import { closeNodes } from "./manager/close_nodes.ts";
+import { lookAtChains } from "./manager/disk_chain.ts";
+import { isPlaceOf } from "./manager/disk_job_record.ts";
 import type { GuestRecord } from "./manager/guest_record.ts";
 import type { HotplugReport } from "./manager/hotplug_plan.ts";
 import { type PlugMonitor, withPlugMonitor } from "./manager/plug_device.ts";
@@ -37,14 +40,18 @@ export function unplugDisk(
   const { store } = session;
   return store.withPlugging(guest.uuid, async () => {
     const record = { ...currentRecord(store, guest), qmp: guest.qmp };
+    refuseDiskJob(record, id);
     const inUse = await withPlugMonitor(record, async (monitor) => {
       const view = await lookAtPlug(monitor.client, id);
-      const entry = whatLeaves(session, record, { id, view });
-      if (entry === undefined) return undefined;
+      const found = whatLeaves(session, record, { id, view });
+      if (found === undefined) return undefined;
+      const chain = view.device.kind === "absent" ? found.chain ?? [] : await nodesBelow(monitor, id);
+      const entry = { ...found, chain };
       store.update(record, (current) => ({ ...current, plugged: withPlugged(current.plugged, id, entry) }));
       if (view.device.kind !== "absent") await removeDevice(monitor, record, { id, timeoutMs });
       failpoint("disk-unplug.device-deleted");
       if (view.nodes.some(({ name }) => name === entry.node)) await monitor.removeNode(entry.node);
+      await closeNodes(monitor.client, entry.chain);
       failpoint("disk-unplug.node-deleted");
       return await openFiles(monitor, id);
     });
@@ -56,6 +63,24 @@ export function unplugDisk(
     }
     return { outcome: "unplugged", locks: await endPlug(session, record, { id, inUse }) };
   });
+}
+
+/** The nodes of a disk: after a snapshot, say, each of its images was opened by itself, and does not go with the others. */
+async function nodesBelow({ client }: PlugMonitor, id: string): Promise<string[]> {
+  const { disks } = await lookAtChains(client, "/");
+  return disks.filter(({ ids }) => ids.includes(id)).flatMap(({ chain }) =>
+    chain.flatMap(({ nodes }) => nodes)
+  );
+}
+
+/** @throws {LockvisorError} `locked` */
+function refuseDiskJob({ name, diskJobs }: GuestRecord, id: string): void {
+  const job = diskJobs?.find(({ disk }) => disk.name === id);
+  if (job === undefined) return;
+  throw new LockvisorError(
+    "locked",
+    `disk "${id}" of guest "${name}" has a ${job.kind} under way: wait for its end, or undo it (lockvisor disk abort ${name} ${id}), then unplug it`,
+  );
 }
 
 /** What there is of an id, in QEMU or written down; undefined when there is nothing. */
@@ -117,9 +142,14 @@ export async function endPlug(
   const locks = released.length === 0
     ? { done: [], warnings: [] }
     : await resourcesDetach(await session.domainLock(current), current, released);
-  store.update(current, ({ plugged, ...rest }) => {
+  store.update(current, ({ plugged, replacedImages, ...rest }) => {
     const left = withPlugged(plugged, id, undefined);
-    return left.length === 0 ? rest : { ...rest, plugged: left };
+    const replaced = replacedImages?.filter(({ disk }) => !isPlaceOf(id, disk)) ?? [];
+    return {
+      ...rest,
+      ...(left.length === 0 ? {} : { plugged: left }),
+      ...(replaced.length === 0 ? {} : { replacedImages: replaced }),
+    };
   });
   return locks;
 }
@@ -131,22 +161,10 @@ function recordedAs(
   files: readonly string[],
 ): PluggedDisk["disks"] {
   const names = new Set(files);
-  const keys = new Set(files.flatMap((name) => keysOf(session, name, pid)));
+  const keys = new Set(files.flatMap((name) => keysOfFile(session, name, pid)));
   return resources.filter(({ type, name, keys: recorded }) =>
     type === "disk" &&
     (names.has(name) || recorded.some((key) => keys.has(key)) ||
-      keysOf(session, name, pid).some((key) => keys.has(key)))
+      keysOfFile(session, name, pid).some((key) => keys.has(key)))
   ).map(({ name, access }) => ({ name, access }));
-}
-
-/** The keys of a file as a whole; none for what is not there any more, or is no disk. */
-function keysOf(session: HostSession, file: string, pid: number): string[] {
-  const name = /^(\/|[^/]*:)/.test(file) ? file : `/proc/${pid}/cwd/${file}`;
-  try {
-    const { identities } = resolveOnHost(session, { type: "disk", name, access: "readonly" });
-    return identities.filter(({ scope }) => scope === "whole").map(({ key }) => key);
-  } catch (error) {
-    if (error instanceof LockvisorError) return [];
-    throw error;
-  }
 }

@@ -30,7 +30,7 @@ function completionOf(placeholder: string, choices: readonly string[] | undefine
   if (/^GUEST\b/.test(placeholder)) return { kind: "guests" };
   if (/\|GUEST\b/.test(placeholder)) return { kind: "anything" };
   if (/^DIR\b/.test(placeholder)) return { kind: "directories" };
-  if (/^(PATH|FILE|DISK)\b/.test(placeholder)) return { kind: "files" };
+  if (/^(PATH|FILE|DISK|OVERLAY|TARGET)\b/.test(placeholder)) return { kind: "files" };
   return { kind: "nothing" };
 }
 

@@ -1,5 +1,6 @@
 import { type CommandDefinition, DISK_OPTION, JSON_OPTION, LEASE_OPTION } from "./definition.ts";
 import { plug, unplug } from "./disk.ts";
+import { DISK_JOB_COMMANDS } from "./disk_job_definitions.ts";
 import { acquire, release } from "./hotplug.ts";
 
 /** What locks and plugs the disks of a guest that runs: the locks alone, then both in one step. */
@@ -65,4 +66,5 @@ export const DISK_COMMANDS: readonly CommandDefinition[] = [
     ],
     run: unplug,
   },
+  ...DISK_JOB_COMMANDS,
 ];

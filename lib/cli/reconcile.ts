@@ -66,7 +66,7 @@ const TO_DO = {
 
 const SOURCES = { qmp: "what its QEMU tells", proc: "the descriptors of its process" } as const;
 
-function reportText({ source, disks }: ReconcileReport, guest: string, mode: "apply" | "tell"): string {
+function reportText({ source, disks, jobs }: ReconcileReport, guest: string, mode: "apply" | "tell"): string {
   if (source === null) return "";
   const lines = disks.flatMap((disk) => {
     if (disk.result === "kept" || disk.result === "unprotected" || disk.result === "failed") return [];
@@ -74,6 +74,6 @@ function reportText({ source, disks }: ReconcileReport, guest: string, mode: "ap
     return [`disk ${shownName(disk.name)} (${disk.access}): ${verb} for guest "${guest}"`];
   });
   const count = disks.length === 1 ? "1 disk" : `${disks.length} disks`;
-  return [...lines, `guest "${guest}": ${count} compared with ${SOURCES[source]}`]
+  return [...jobs, ...lines, `guest "${guest}": ${count} compared with ${SOURCES[source]}`]
     .map((line) => printable(line) + "\n").join("");
 }

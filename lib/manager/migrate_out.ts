@@ -5,6 +5,7 @@ import { hashOfTicket } from "../lockspace/migration_ticket.ts";
 import { withOnlySlot } from "../carrier/migration_slots.ts";
 import { waitForEnd } from "../process/ending.ts";
 import { type AttachedContext, livingRecord, refuseLostLocks, runningGuest } from "./attached_record.ts";
+import { jobUnderWay } from "./disk_job_record.ts";
 import type { GuestRecord } from "./guest_record.ts";
 import { ownLease } from "./lost_locks.ts";
 import { lookAtQemu } from "./migrating_qemu.ts";
@@ -69,6 +70,7 @@ export async function prepareGuest(
     const keys = [...record.leaseKeys, ...record.resources.flatMap((resource) => resource.keys)];
     // Written before the first slot goes: nobody may take that for a loss.
     const leaving = store.update(record, (current) => {
+      refuseUnfit(current); // a job on a disk may have begun meanwhile
       const [first, ...others] = withOnlySlot(current.carriers, keys, "a");
       return { ...current, state: "migrating-out", migration, carriers: [first!, ...others] };
     });
@@ -98,7 +100,7 @@ function refuseUnfit(record: GuestRecord): void {
     ? "has a release that was cut off; run: lockvisor attach"
     : resources.some(({ changing }) => changing !== undefined)
     ? "has a change of access that was cut off; run: lockvisor attach"
-    : unprotectedMove(record);
+    : unprotectedMove(record) ?? jobUnderWay(record);
   if (why !== undefined) throw new LockvisorError("data", `guest "${name}" cannot migrate: it ${why}`);
 }
 

@@ -8,6 +8,7 @@ import {
   refuseLostLocks,
   runningGuest,
 } from "./attached_record.ts";
+import { jobUnderWay } from "./disk_job_record.ts";
 import { finishCutOff } from "./finish_cut_off.ts";
 import { hasMonitor } from "./guest_monitor.ts";
 import { type GuestRecord, settled, withGrants } from "./guest_record.ts";
@@ -51,7 +52,10 @@ export async function finishPausing(
   }
   // Written first: a guest whose processors stand still must not pass for a running one.
   const announced = hasMonitor(record)
-    ? store.update(record, (current) => ({ ...current, pending }))
+    ? store.update(record, (current) => {
+      if (pending === "pause-release") refuseDiskJobs(current);
+      return { ...current, pending };
+    })
     : record;
   try {
     await stopProcessors(announced, "leave");
@@ -62,6 +66,14 @@ export async function finishPausing(
   failpoint("pause.stopped");
   if (pending === "pause") return store.update(announced, (current) => settled(current, "paused"));
   return await giveUpLocks({ store, driver }, announced);
+}
+
+/** QEMU writes what a job writes to while the guest stands still, too. @throws {LockvisorError} `locked` */
+function refuseDiskJobs(record: GuestRecord): void {
+  const why = jobUnderWay(record);
+  if (why !== undefined) {
+    throw new LockvisorError("locked", `guest "${record.name}" gives no locks up: it ${why}`);
+  }
 }
 
 /** Gives up what a guest that is paused still has of its resources. May be done again after it was cut off anywhere. */

@@ -1,6 +1,6 @@
 import type { Access } from "../access.ts";
 import { isAccess } from "../access.ts";
-import { JsonFields } from "../files/json_shape.ts";
+import { isText, JsonFields } from "../files/json_shape.ts";
 
 /** A disk that is plugged in, or on its way in or out. Written down, so that a call that was cut off can be repeated. */
 export interface PluggedDisk {
@@ -8,6 +8,8 @@ export interface PluggedDisk {
   id: string;
   /** The node that the device has. */
   node: string;
+  /** Nodes of its chain that are to be closed with it, once it is on its way out. */
+  chain?: readonly string[];
   /** What is to be released when it has gone: until it is plugged in, what was locked for it and for nothing before. */
   disks: { name: string; access: Access }[];
   /** What QEMU was told (`blockdev-add`, `device_add`). Records of older versions do not tell. */
@@ -25,9 +27,19 @@ export function readPluggedDisk(value: unknown): PluggedDisk {
       const disk = new JsonFields(each, "a disk");
       return { name: disk.text("name"), access: disk.get("access", isAccess, "an access") };
     }),
+    ...readChain(fields),
     ...toldQemu(fields, "blockdev"),
     ...toldQemu(fields, "device"),
   };
+}
+
+function readChain(fields: JsonFields): Pick<PluggedDisk, "chain"> {
+  const chain = fields.get("chain", isOptionalTexts, "a list of names");
+  return chain === undefined ? {} : { chain };
+}
+
+function isOptionalTexts(value: unknown): value is string[] | undefined {
+  return value === undefined || (Array.isArray(value) && value.every(isText));
 }
 
 function toldQemu<Name extends "blockdev" | "device">(

@@ -31,6 +31,8 @@ export interface ReconcileReport {
   /** Why nothing was compared: the guest is on its way to somewhere. */
   skipped: string | null;
   disks: ReconciledDisk[];
+  /** Jobs on disks whose commands were cut off, and what was done about each, or is to be done. */
+  jobs: string[];
   /** One line each, for the administrator. */
   warnings: string[];
 }

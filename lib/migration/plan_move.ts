@@ -1,6 +1,7 @@
 import type { HostUri } from "../config/host_uri.ts";
 import { LockvisorError } from "../errors.ts";
 import { absolutePath } from "../identity/absolute_path.ts";
+import { isPlaceOf, jobUnderWay } from "../manager/disk_job_record.ts";
 import { unprotectedMove } from "../manager/unprotected.ts";
 import type { GuestRecord, RecordedResource } from "../manager/guest_record.ts";
 import { type CommandChanges, destinationCommand } from "./destination_command.ts";
@@ -44,7 +45,7 @@ export function requireMovable(record: GuestRecord): GuestRecord & { qmp: string
       `guest "${name}" was adopted, and its command is not known; move it by hand: lockvisor migrate prepare, in, complete`,
     );
   }
-  const why = unprotectedMove(record);
+  const why = unprotectedMove(record) ?? jobUnderWay(record);
   if (why !== undefined) throw new LockvisorError("data", `guest "${name}" cannot migrate: it ${why}`);
   return { ...record, qmp };
 }
@@ -69,6 +70,7 @@ export function planMove(
   const { command: here, ...devices } = presentCommand(record, present, changes);
   const there = destinationCommand(here, { ...changes, incoming: "defer" });
   refuseMissingDevices(name, there, present);
+  refuseReplacedImages(record, there, { map: changes.map, present });
   const plan: MovePlan = {
     command: there,
     directory: mapPath(directory, changes.map),
@@ -85,6 +87,35 @@ export function planMove(
     .map(({ resource, name }) => ({ from: resource.name, to: name }));
   if (destination.kind === "local") refuseSamePaths(record, plan, { directory, qmp });
   return plan;
+}
+
+/** The command is that of the start: a disk that has another image since would be opened with the old one there. */
+function refuseReplacedImages(
+  { name, replacedImages = [] }: Pick<GuestRecord, "name" | "replacedImages">,
+  there: readonly string[],
+  { map, present: { devices, drives } }: { map: readonly PathMapping[]; present: PresentDevices },
+): void {
+  const isThere = (place: string) =>
+    drives.has(place) || place.startsWith("/machine/peripheral-anon/") ||
+    devices.some(({ id }) => id !== undefined && isPlaceOf(id, place));
+  const missing = replacedImages.find(({ disk, to }) =>
+    isThere(disk) && !there.some((word) => namesFile(word, mapPath(to, map)))
+  );
+  if (missing === undefined) return;
+  const { from, to } = missing;
+  throw new LockvisorError(
+    "data",
+    `guest "${name}" cannot migrate: it writes ${to}, and its command names ${from}, which it had at its start; state its disks as they are now, such as --set drive=file=${to},…`,
+  );
+}
+
+/** Whether a word of a command names a file, and not one whose name only begins so. */
+function namesFile(word: string, path: string): boolean {
+  const written = path.replaceAll(",", ",,");
+  for (let at = word.indexOf(written); at >= 0; at = word.indexOf(written, at + 1)) {
+    if (/^($|[,"'}\s])/.test(word.slice(at + written.length).replace(/^,,/, "-"))) return true;
+  }
+  return false;
 }
 
 function refuseSamePaths(

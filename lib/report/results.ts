@@ -62,11 +62,19 @@ export function unpluggedResult(
 /** What a guest's QEMU has open, and what was done about its locks. */
 export function reconcileResult(
   { uuid, name }: GuestRecord,
-  { source, skipped, disks, warnings }: ReconcileReport,
+  { source, skipped, disks, jobs, warnings }: ReconcileReport,
   mode: ReconcileMode,
 ) {
   const guest = { uuid, name };
-  return { guest, dryRun: mode === "tell", source, skipped, disks: disks.map(reconciledDisk), warnings };
+  return {
+    guest,
+    dryRun: mode === "tell",
+    source,
+    skipped,
+    disks: disks.map(reconciledDisk),
+    jobs,
+    warnings,
+  };
 }
 
 function reconciledDisk(disk: ReconciledDisk) {

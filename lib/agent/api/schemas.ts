@@ -161,6 +161,9 @@ export const reconcileResult = z.object({
     holder: holder.nullable().optional(),
     error: errorResult.shape.error.optional(),
   })),
+  jobs: z.array(z.string()).meta({
+    description: "jobs on disks whose commands were cut off, and what was done about each",
+  }),
   warnings: z.array(z.string()),
 });
 const identities = z.array(z.object({ text: z.string(), key: z.string() }));
