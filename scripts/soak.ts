@@ -19,6 +19,7 @@ const PARTS: Record<string, Part> = {
   race: { path: "tests/race_test.ts", variable: "LOCKVISOR_RACE_ROUNDS", rounds: "1000" },
   gc: { path: "tests/gc_race_test.ts", variable: "LOCKVISOR_GC_ROUNDS", rounds: "1000" },
   hotplug: { path: "tests/hotplug_loop_test.ts", variable: "LOCKVISOR_HOTPLUG_ROUNDS", rounds: "100" },
+  jobs: { path: "tests/crash/disk_job_test.ts", variable: "LOCKVISOR_JOB_REMEDIES", rounds: "3" },
   agent: {
     path: "tests/agent_kill_test.ts",
     variable: "LOCKVISOR_AGENT_KILLS",

@@ -108,6 +108,8 @@ Deno.test("completion bash: commands and flags", async () => {
   assert.deepEqual(await desk.bash("nonsense", "--"), []);
 });
 
+const DISKS = ["abort", "backup", "commit", "mirror", "plug", "snapshot", "unplug"];
+
 Deno.test("completion: a command of two words, one after the other", async () => {
   await using desk = await (await Desk.create()).withGuests();
   assert.deepEqual(await desk.bash("migr"), ["migrate"]);
@@ -121,12 +123,14 @@ Deno.test("completion: a command of two words, one after the other", async () =>
   assert.deepEqual(await desk.bash("migrate", "in", "--ticket", "disk2"), ["disk2.img"]);
   assert.deepEqual(await desk.bash("migrate", "in", "--ticket", "x", "--", "lockvis"), ["lockvisor"]);
   assert.deepEqual(await desk.bash("migrate", "nonsense", "--"), []);
-  assert.deepEqual(await desk.bash("disk", ""), ["plug", "unplug"]);
+  assert.deepEqual(await desk.bash("disk", ""), DISKS);
   assert.deepEqual(await desk.bash("disk", "plug", "vm1", "disk2"), ["disk2.img"]);
   assert.deepEqual(await desk.bash("disk", "unplug", "vm1", "--time"), ["--timeout"]);
+  assert.deepEqual(await desk.bash("disk", "mirror", "vm1", "disk2.img", "disk2"), ["disk2.img"]);
+  assert.deepEqual(await desk.bash("disk", "mirror", "vm1", "--finish", ""), ["copy", "pivot"]);
 
   assert.deepEqual(await desk.fish("lockvisor migr"), ["migrate"]);
-  assert.deepEqual(await desk.fish("lockvisor disk "), ["plug", "unplug"]);
+  assert.deepEqual(await desk.fish("lockvisor disk "), DISKS);
   assert.deepEqual(await desk.fish("lockvisor migrate "), [...MIGRATIONS].sort());
   assert.deepEqual(await desk.fish("lockvisor --lockspace /x migrate pre"), ["prepare"]);
   assert.deepEqual(await desk.fish("lockvisor migrate cleanup --y"), ["--yes"]);
@@ -189,7 +193,12 @@ Deno.test("completion: every command that takes a guest offers the guests, and t
     "acquire",
     "attach",
     "break",
+    "disk abort",
+    "disk backup",
+    "disk commit",
+    "disk mirror",
     "disk plug",
+    "disk snapshot",
     "disk unplug",
     "migrate cancel",
     "migrate complete",

@@ -5,6 +5,7 @@ import * as access from "./crash/access_cases.ts";
 import * as attach from "./crash/attach_cases.ts";
 import * as breaking from "./crash/break_cases.ts";
 import { FAILPOINT_BINARY } from "./crash/crash.ts";
+import { DISK_JOB_CASES } from "./crash/disk_job_cases.ts";
 import * as hotplug from "./crash/hotplug_cases.ts";
 import { MIGRATION_CASES } from "./crash/migration_cases.ts";
 import * as running from "./crash/migrate_run_cases.ts";
@@ -43,7 +44,7 @@ Deno.test("the program is killed in some test at each point that is named", () =
   const cases = [access, attach, breaking, hotplug, pause, plug, running, start, stop].flatMap((module) =>
     Object.values(module).flat()
   );
-  const played = new Set([...cases, ...MIGRATION_CASES].map(({ at }) => at));
+  const played = new Set([...cases, ...MIGRATION_CASES, ...DISK_JOB_CASES].map(({ at }) => at));
   assert.deepEqual(FAILPOINTS.filter((name) => !played.has(name)), []);
 });
 

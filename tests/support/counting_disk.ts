@@ -9,10 +9,11 @@ const SECTOR = 512;
 export class CountingDisk {
   private constructor(readonly path: string, readonly counterOffset: number) {}
 
-  static async create(path: string): Promise<CountingDisk> {
+  /** @param head of the disk's geometry at which the counter is: each has 63 sectors */
+  static async create(path: string, head = 0): Promise<CountingDisk> {
     const raw = `${path}.raw`;
     const image = new Uint8Array(16 * 1024 * 1024);
-    image.set(await bootSector());
+    image.set(atHead(await bootSector(), head));
     await Deno.writeFile(raw, image);
     await execute("qemu-img", ["convert", "-f", "raw", "-O", "qcow2", raw, path]);
     await Deno.remove(raw);
@@ -36,6 +37,15 @@ export class CountingDisk {
     const text = new TextDecoder().decode(stdout) + new TextDecoder().decode(stderr);
     return code === 0 ? text : `exit status ${code}: ${text}`;
   }
+}
+
+/** The sector that is written is in the registers CX and DX: head and disk of INT 13h are in the latter. */
+function atHead(code: Uint8Array, head: number): Uint8Array {
+  const at = code.findIndex((byte, index) => byte === 0xba && code[index + 1] === 0x80);
+  if (at < 0) throw new Error("the boot sector does not set DX as it did");
+  const changed = code.slice();
+  changed[at + 2] = head;
+  return changed;
 }
 
 let assembled: Promise<Uint8Array> | undefined;
