@@ -202,6 +202,9 @@ Deno.test("a device that the command there lacks is refused, unless something el
   refuse(`qemu -device v,id=a -device {'driver':'v','id':'b'}`)();
   refuse("qemu -readconfig file")();
   refuse("/opt/vm1.sh -device v,id=a")();
+  const console = present(["debugcon isa-debugcon -"]);
+  refuseMissingDevices("vm1", words("qemu -debugcon file:log"), console);
+  assert.throws(() => refuseMissingDevices("vm1", words("qemu"), console), /the device "debugcon"/);
 });
 
 Deno.test("what QEMU was told is read from a record, and need not be there", () => {

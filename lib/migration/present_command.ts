@@ -70,6 +70,8 @@ export function refuseMissingDevices(
   // A program that starts QEMU, and a file with options, give it devices that are not seen here.
   if (!namesQemu(command) || optionsNamed(words, "readconfig").length > 0) return;
   const ids = new Set(optionsNamed(words, "device").map(({ value }) => statedIn(value).get("id")));
+  // What else makes a device and gives it an id (debugcon_parse in QEMU's vl.c).
+  for (const { name } of optionsNamed(words, "debugcon")) ids.add(name);
   const missing = devices.find(({ id }) => id !== undefined && !ids.has(id));
   if (missing === undefined) return;
   throw new LockvisorError(
