@@ -3,6 +3,8 @@ import { gc, generation, notes, past } from "./support/garbage.ts";
 import { lockFiles } from "./support/kernel.ts";
 import { BINARY, World } from "./support/world.ts";
 
+const MOST_ATTEMPTS = 10;
+
 for (let question = 1; question <= 6; question++) {
   Deno.test(`gc between the opening of a lock file and lock request ${question} of a start: it starts over`, async () => {
     await using world = await World.create();
@@ -12,24 +14,28 @@ for (let question = 1; question <= 6; question++) {
     const late = `inject=flock:delay_enter=400000:when=${question}`;
     const tracer = ["-f", "-qq", "-o", `${world.directory}/trace`, "-e", "trace=flock", "-e", late];
     const guest = ["sh", "-c", "readlink /proc/$$/fd/* | grep /lockspace/"];
-    const starting = world.execute("strace", [
-      ...tracer,
-      ...[BINARY, "run", "--name", "vm1", "--disk", disk, "--", ...guest],
-    ]);
-    let over = false;
-    const removed: string[] = [];
-    const collecting = (async () => {
-      while (!over) removed.push(...(await gc(world)).removed);
-    })();
-    const { code, stdout, stderr } = await starting;
-    over = true;
-    await collecting;
-    assert.equal(code, 0, stderr);
-    const held = stdout.trimEnd().split("\n");
-    assert.equal(held.length, 6);
-    for (const path of held) assert.match(path, /[0-9a-f]{64}\.[ab]$/, "a file that its name leads to");
-    assert.ok(removed.filter((path) => /\.[ab]$/.test(path)).length > 0, "gc was at work meanwhile");
-    assert.equal(await generation(world, disk), 2);
+    // On a busy machine gc may come too late for the request that is late: then once more.
+    for (let attempt = 1;; attempt++) {
+      let over = false;
+      const removed: string[] = [];
+      const starting = world.execute("strace", [
+        ...tracer,
+        ...[BINARY, "run", "--name", "vm1", "--disk", disk, "--", ...guest],
+      ]);
+      const collecting = (async () => {
+        while (!over) removed.push(...(await gc(world)).removed);
+      })();
+      const { code, stdout, stderr } = await starting;
+      over = true;
+      await collecting;
+      assert.equal(code, 0, stderr);
+      const held = stdout.trimEnd().split("\n");
+      assert.equal(held.length, 6);
+      for (const path of held) assert.match(path, /[0-9a-f]{64}\.[ab]$/, "a file that its name leads to");
+      assert.equal(await generation(world, disk), 1 + attempt);
+      if (removed.some((path) => /\.[ab]$/.test(path))) return;
+      assert.ok(attempt < MOST_ATTEMPTS, "gc was at work meanwhile");
+    }
   });
 }
 
