@@ -1,7 +1,7 @@
 import { beginJob } from "./disk_job_begin.ts";
 import { type EndedJob, finishJob, leaveJob, undoJob } from "./disk_job_end.ts";
 import { explained, failedJob, requireAbandoned, underWay, unfinished } from "./disk_job_errors.ts";
-import { type JobScene, noteJob, refuseUnfit, sameFiles, viewOf } from "./disk_job_state.ts";
+import { type JobScene, noteJob, refuseUnfit, sameFiles, takeSettledJob, viewOf } from "./disk_job_state.ts";
 import { completeReadyJob, guestEnded, type JobWatch, waitForJob } from "./disk_job_wait.ts";
 import { requireMonitor } from "./disk_plug.ts";
 import { LockvisorError } from "./errors.ts";
@@ -90,7 +90,12 @@ async function begin(scene: JobScene, wish: DiskJobWish, watch: JobWatch): Promi
     if (isSame && ended.outcome !== "undone") return { kind: "report", report: reportOf(earlier, ended) };
     view = await viewOf(scene);
   }
+  const settled = takeSettledJob(scene, disk.place);
   const now = requireDisk(view, disk.place, { guest, isSameFile });
+  if (earlier === undefined && settled !== undefined && isSameJob(settled, wish, isSameFile)) {
+    const isThere = settled.target === undefined || isPresent(settled.target.path);
+    if (isThere) return { kind: "report", report: settledReport(settled, now) };
+  }
   if (wasDone(wish, now, isSameFile)) return { kind: "report", report: wasDoneReport(wish, now) };
   const job = planDiskJob(wish, targetOf(wish, now), { disk: now, guest, isSameFile }, {
     id: newJobId(),
@@ -250,6 +255,23 @@ function wasDoneReport(
     unused: [],
     locks: [],
     warnings: [],
+  };
+}
+
+/** The command was cut off, and what it was given for has come about since: it is not meant a second time. */
+function settledReport(job: DiskJob, { place, name, chain: [top] }: DiskView): DiskJobReport {
+  const { kind, target } = job;
+  return {
+    outcome: "was-done",
+    kind,
+    disk: { place, name },
+    target: target?.path,
+    image: top?.file,
+    unused: [],
+    locks: [],
+    warnings: [
+      `the ${kind} was finished after its command was cut off, and nothing is done now; give the command again for another one`,
+    ],
   };
 }
 

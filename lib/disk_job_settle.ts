@@ -25,7 +25,7 @@ export async function settleDiskJobs(session: HostSession, guest: GuestRecord): 
     const record = currentRecord(session.store, guest);
     const job = record.diskJobs?.find((each) => each.id === id);
     if (job === undefined || lifeOf(job.owner) !== "dead" || !hasMonitor(record)) continue;
-    await settle({ session, record }, job, settled);
+    await settle({ session, record, settling: true }, job, settled);
   }
   return settled;
 }

@@ -18,6 +18,8 @@ import type { QmpRequest } from "./qemu/disk_job.ts";
 export interface JobScene {
   session: HostSession;
   record: GuestRecord & { qmp: string };
+  /** Somebody else than the job's own command brings it to its end. */
+  settling?: true;
 }
 
 /** Writes down how far a job has come. */
@@ -58,18 +60,36 @@ export function refuseUnfit({ name, migration, pending, givenUp }: GuestRecord):
 }
 
 /** Forgets a job. @param image the file that the disk has now, if that is known */
-export function forgetJob({ session, record }: JobScene, job: DiskJob, image: string | undefined): void {
-  session.store.update(record, ({ diskJobs, replacedImages, ...rest }) => {
+export function forgetJob(
+  { session, record, settling }: JobScene,
+  job: DiskJob,
+  image: string | undefined,
+): void {
+  session.store.update(record, ({ diskJobs, settledJobs, replacedImages, ...rest }) => {
     const jobs = withDiskJob(diskJobs, job.id, undefined);
+    const others = settledJobs?.filter(({ disk }) => disk.place !== job.disk.place) ?? [];
+    const settled = settling && job.phase === "complete" ? [...others, job] : others;
     const replaced = image === undefined
       ? replacedImages ?? []
       : withReplaced(replacedImages, { disk: job.disk.place, from: job.top.file, to: image });
     return {
       ...rest,
       ...(jobs.length === 0 ? {} : { diskJobs: jobs }),
+      ...(settled.length === 0 ? {} : { settledJobs: settled }),
       ...(replaced.length === 0 ? {} : { replacedImages: replaced }),
     };
   });
+}
+
+/** Takes the note away of a job on a disk that others have settled, and gives it. */
+export function takeSettledJob({ session, record }: JobScene, place: string): DiskJob | undefined {
+  const found = record.settledJobs?.find(({ disk }) => disk.place === place);
+  if (found === undefined) return undefined;
+  session.store.update(record, ({ settledJobs, ...rest }) => {
+    const others = settledJobs?.filter(({ id }) => id !== found.id) ?? [];
+    return { ...rest, ...(others.length === 0 ? {} : { settledJobs: others }) };
+  });
+  return found;
 }
 
 /** What QEMU shows of its disks and jobs. @throws {LockvisorError} `unavailable` */

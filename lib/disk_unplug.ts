@@ -142,13 +142,15 @@ export async function endPlug(
   const locks = released.length === 0
     ? { done: [], warnings: [] }
     : await resourcesDetach(await session.domainLock(current), current, released);
-  store.update(current, ({ plugged, replacedImages, ...rest }) => {
+  store.update(current, ({ plugged, replacedImages, settledJobs, ...rest }) => {
     const left = withPlugged(plugged, id, undefined);
     const replaced = replacedImages?.filter(({ disk }) => !isPlaceOf(id, disk)) ?? [];
+    const settled = settledJobs?.filter(({ disk }) => !isPlaceOf(id, disk.place)) ?? [];
     return {
       ...rest,
       ...(left.length === 0 ? {} : { plugged: left }),
       ...(replaced.length === 0 ? {} : { replacedImages: replaced }),
+      ...(settled.length === 0 ? {} : { settledJobs: settled }),
     };
   });
   return locks;

@@ -52,6 +52,11 @@ interface Totals {
   failed: number;
 }
 
+/** Whether a test needs the program that can be killed at its failpoints. */
+function killsAtFailpoints(file: string): boolean {
+  return /^tests\/\w*crash/.test(file) || /from "\.\/crash\//.test(Deno.readTextFileSync(join(ROOT, file)));
+}
+
 /**
  * Runs the tests against the compiled program. `args` go to `deno test`; paths among them take the place of
  * all tests. Prints a line for each reason to fail that `deno test` itself does not count: a skipped test, a
@@ -63,7 +68,7 @@ async function runTests(args: string[]): Promise<Totals> {
   const paths = pathsAmong(args);
   const folders = TEST_FOLDERS.filter((folder) => isThere(join(ROOT, folder)));
   const started = (paths.length > 0 ? paths : folders).flatMap((path) => findTestFiles(resolve(ROOT, path)));
-  if (started.some((file) => /^tests\/\w*crash/.test(file))) {
+  if (started.some(killsAtFailpoints)) {
     await compileLockvisor("when-stale", { failpoints: "armed" });
   }
   // What comes after "--" is for the tests themselves.

@@ -72,6 +72,8 @@ Deno.test("while a job runs its target is refused to others, the monitor is free
     const other = await world.run(["run", "--name", "vm2", "--disk", scene.path("moved"), "--", "true"]);
     assert.equal(other.code, 75, other.stderr);
     assert.match(other.stderr, /moved is locked by guest "vm1" \(pid \d+ on \S+, exclusive/);
+    const status = await world.run(["status", "vm1"]);
+    assert.match(status.stdout, /^guest "vm1": a mirror of its disk "vda" to \S+\/moved is under way$/m);
     const refusals: [string[], number, RegExp][] = [
       [["disk", "snapshot", "vm1", "vda", "x"], 75, /has a mirror under way \(process \d+, lockvisor\)/],
       [["disk", "backup", "vm1", scene.disk, "x"], 75, /has a mirror under way/],
@@ -558,6 +560,36 @@ Deno.test("--json tells in one object what was done", async () => {
     /^disk \S+\/one \(exclusive\): released for guest "vm1"\ndisk "vda": committed; guest "vm1" writes \S+\/top\nnot used by it any more: \S+\/one\n$/,
   );
   assert.deepEqual(scene.record().replacedImages, undefined);
+});
+
+Deno.test("a command that is given again after somebody else has finished its job is not carried out twice", async () => {
+  await using world = await World.create();
+  const scene = await JobScene.start(world);
+  for (const overlay of ["one", "two"]) assertDone(await scene.job("snapshot", "vda", overlay));
+  await killedAt(scene, "disk-job.complete-noted", ["commit", "vda"]);
+  assertDone(await world.run(["reconcile", "vm1"]));
+  await scene.assertSettled({ top: "readonly", one: "exclusive" });
+  const again = await scene.job("commit", "vda");
+  assert.equal(again.code, 0, again.stderr);
+  assert.match(again.stderr, /the commit was finished after its command was cut off/);
+  assert.match(again.stdout, /guest "vm1" writes \S+\/one already; nothing was left to do/);
+  await scene.assertSettled({ top: "readonly", one: "exclusive" });
+
+  await killedAt(scene, "disk-job.complete-noted", ["backup", "vda", "copy"]);
+  assertDone(await world.run(["reconcile", "vm1"]));
+  const copied = await scene.job("backup", "vda", "copy");
+  assert.equal(copied.code, 0, copied.stderr);
+  assert.match(copied.stdout, /was copied to \S+\/copy already/);
+  assert.equal((await scene.job("backup", "vda", "copy")).code, 73, "it is there, and nobody was cut off");
+
+  // Another one in between was meant: nothing is left of the first.
+  await killedAt(scene, "disk-job.complete-noted", ["backup", "vda", "late"]);
+  assertDone(await world.run(["reconcile", "vm1"]));
+  assertDone(await scene.job("commit", "vda"));
+  await scene.assertSettled({ top: "exclusive" });
+  assert.equal(scene.record().settledJobs, undefined);
+  await scene.goesOn();
+  await scene.assertWhole("top");
 });
 
 Deno.test("the agent settles what was cut off, and leaves jobs alone whose commands live", async () => {

@@ -21,7 +21,9 @@ export function diskJobText(
   );
   const start = `disk "${disk.name}": `;
   if (outcome === "unknown") lines.push(`${start}what has become of its ${kind} is not known`);
-  else if (outcome === "was-done") {
+  else if (outcome === "was-done" && target !== undefined && target !== image) {
+    lines.push(`${start}was copied to ${target} already; nothing was left to do`);
+  } else if (outcome === "was-done") {
     lines.push(`${start}guest "${guest}" writes ${image} already; nothing was left to do`);
   } else if (image !== undefined && image === target) {
     lines.push(`${start}guest "${guest}" writes ${image} from now on`);

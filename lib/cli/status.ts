@@ -58,7 +58,7 @@ function formatGuests(guests: readonly ObservedGuest[], context: CliContext): st
     printable(view.resources.filter(({ type }) => type === "disk").map(({ name }) => name).join(" ") || "-"),
   ]);
   const table = formatTable(["NAME", "STATE", "PID", "SINCE", "LOCKS", "DISKS"], rows, context.colours);
-  return table + guests.map(unprotectedLines).join("");
+  return table + guests.map((guest) => unprotectedLines(guest) + jobLines(guest)).join("");
 }
 
 const STATE_COLOUR: Record<ObservedGuest["view"]["state"], Colour> = {
@@ -77,6 +77,13 @@ function unprotectedLines({ view }: ObservedGuest): string {
       ? []
       : [printable(`guest "${view.name}": ${unprotectedText({ type, name, unprotected })}`) + "\n"]
   ).join("");
+}
+
+function jobLines({ view: { name, jobs = [] } }: ObservedGuest): string {
+  return jobs.map(({ kind, disk, target }) => {
+    const where = target === null ? "" : ` to ${target}`;
+    return printable(`guest "${name}": a ${kind} of its disk "${disk}"${where} is under way`) + "\n";
+  }).join("");
 }
 
 /** Keys held of keys recorded; a `?` where the kernel does not show them. */

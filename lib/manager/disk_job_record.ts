@@ -107,13 +107,27 @@ export function isPlaceOf(id: string, place: string): boolean {
   return place === id || `${place}/`.startsWith(`/machine/peripheral/${id}/`);
 }
 
+/** What a guest's record says of jobs on its disks. */
+export interface NotedJobs {
+  /** What is being done. */
+  diskJobs?: readonly DiskJob[];
+  /**
+   * What came about after its command was cut off, the last of each disk: whoever gives the command again means this one,
+   * and no second one.
+   */
+  settledJobs?: readonly DiskJob[];
+  /** Disks that have another image than the guest's command names. */
+  replacedImages?: readonly ReplacedImage[];
+}
+
 /** Reads what a guest's record says of its jobs and of what they have done. @throws {WrongShape} */
 export function readDiskJobs(
   fields: JsonFields,
-): { diskJobs?: readonly DiskJob[]; replacedImages?: readonly ReplacedImage[] } {
+): Pick<NotedJobs, "diskJobs" | "settledJobs" | "replacedImages"> {
   const isThere = (name: string) => fields.get(name, isOptionalList, "a list") !== undefined;
   return {
     ...(isThere("diskJobs") ? { diskJobs: fields.list("diskJobs", readDiskJob) } : {}),
+    ...(isThere("settledJobs") ? { settledJobs: fields.list("settledJobs", readDiskJob) } : {}),
     ...(isThere("replacedImages")
       ? { replacedImages: fields.list("replacedImages", readReplacedImage) }
       : {}),

@@ -4,7 +4,7 @@ import { isCount, isText, JsonFields, WrongShape } from "../files/json_shape.ts"
 import { readGrant, readGrants } from "../lockspace/granted_key.ts";
 import { readMigration } from "../lockspace/noted_migration.ts";
 import { readProcessIdentity } from "../process/process_identity.ts";
-import { type DiskJob, readDiskJobs, type ReplacedImage } from "./disk_job_record.ts";
+import { type NotedJobs, readDiskJobs } from "./disk_job_record.ts";
 import { type PluggedDisk, readPluggedDisk } from "./plugged_disk.ts";
 import { isOptionalTrue, readKey, readResource, type RecordedResource } from "./recorded_resource.ts";
 
@@ -41,7 +41,7 @@ export const GUEST_STATES: readonly GuestState[] = [
 export type PendingChange = "pause" | "pause-release" | "resume";
 
 /** What is written down about a guest: a hint for people and for finding things, never proof. */
-export interface GuestRecord {
+export interface GuestRecord extends NotedJobs {
   uuid: string;
   name: string;
   id: string | null;
@@ -65,10 +65,6 @@ export interface GuestRecord {
   migration?: Migration;
   /** The disks that were plugged in by `disk plug`. */
   plugged?: readonly PluggedDisk[];
-  /** What is being done to its disks by QEMU's jobs, or was cut off. */
-  diskJobs?: readonly DiskJob[];
-  /** Its disks that have another image than its command names. */
-  replacedImages?: readonly ReplacedImage[];
   command: string[];
   qmp: string | null;
   onLockFailure: OnLockFailure;

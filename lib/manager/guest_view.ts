@@ -4,6 +4,7 @@ import type { Migration } from "../driver/migration.ts";
 import { LockvisorError } from "../errors.ts";
 import type { Life } from "../process/process_identity.ts";
 import { lifeOf } from "../process/process_identity.ts";
+import type { DiskJobKind } from "./disk_job_record.ts";
 import { damagedRecord } from "./find_guest.ts";
 import type { GuestRecord, GuestState } from "./guest_record.ts";
 import type { GuestStore, RecordEntry } from "./guest_store.ts";
@@ -27,6 +28,8 @@ export interface GuestView {
     /** `access`: what it does with the resource although its lock is for reading only. */
     unprotected?: { holder: Holder | null; access?: Access };
   }[];
+  /** What QEMU does to its disks by our commands, or was cut off. */
+  jobs?: { kind: DiskJobKind; disk: string; target: string | null }[];
 }
 
 /**
@@ -181,6 +184,13 @@ export function viewOf(record: GuestRecord, evidence: readonly LockEvidence[], s
       ...(unprotected === undefined ? {} : { unprotected: { holder: unprotected.holder } }),
       ...(written === undefined ? {} : { unprotected: { holder: written.holder, access: written.access } }),
     })),
+    ...(record.diskJobs === undefined ? {} : {
+      jobs: record.diskJobs.map(({ kind, disk, target }) => ({
+        kind,
+        disk: disk.name,
+        target: target?.path ?? null,
+      })),
+    }),
   };
 }
 

@@ -207,7 +207,12 @@ export class JobScene {
   }
 
   /** The guest's record. */
-  record(): { diskJobs?: unknown[]; replacedImages?: unknown[]; resources: Shown[] } {
+  record(): {
+    diskJobs?: unknown[];
+    settledJobs?: unknown[];
+    replacedImages?: unknown[];
+    resources: Shown[];
+  } {
     const directory = `${this.world.runtimeDir}/guests`;
     const file = Array.from(Deno.readDirSync(directory), ({ name }) => name).find((name) =>
       name.endsWith(".json")

@@ -1,5 +1,6 @@
 import * as z from "zod";
 import { EVENT_TYPES } from "../event.ts";
+import { DISK_JOB_KINDS } from "../../manager/disk_job_record.ts";
 import { GUEST_STATES } from "../../manager/guest_record.ts";
 
 /*
@@ -99,6 +100,11 @@ export const guestResult = z.object({
       }),
     }),
   ),
+  jobs: z.array(z.object({
+    kind: z.enum(DISK_JOB_KINDS as [string, ...string[]]),
+    disk: z.string(),
+    target: z.string().nullable(),
+  })).optional().meta({ description: "what QEMU does to its disks by lockvisor's commands" }),
   locks: z.object({ held: z.number(), unknown: z.number(), lost: z.number(), total: z.number() }),
 });
 export const guestsResult = z.object({
