@@ -1,3 +1,4 @@
+import { resourcesAttach } from "./domain_lock.ts";
 import { LockvisorError } from "./errors.ts";
 import type { HostSession } from "./host_session.ts";
 import type { Identity } from "./identity/key.ts";
@@ -35,6 +36,7 @@ export async function reconcileOpenDisks(
   source: ViewSource = "qmp",
 ): Promise<ReconcileReport> {
   const disks = new Map<string, ReconciledDisk>();
+  await finishCutOff(session, guest);
   for (let round = 1;; round++) {
     const compared = await compare(session, guest, source);
     if (compared.kind === "skipped") return compared.report;
@@ -53,6 +55,14 @@ export async function reconcileOpenDisks(
       return reportOf(view, [...disks.values(), ...unidentified]);
     }
   }
+}
+
+/** A release or a change of access that was cut off comes to its end first, as before whatever is locked. */
+async function finishCutOff(session: HostSession, guest: GuestRecord): Promise<void> {
+  const record = livingRecord(session.store, guest);
+  const isCutOff = record.resources.some(({ leaving, changing }) => leaving || changing !== undefined);
+  if (!isCutOff || whyNotNow(record) !== undefined) return;
+  await resourcesAttach(await session.domainLock(record), record, []);
 }
 
 /** What a reconciliation would do. @throws {LockvisorError} as {@linkcode reconcileOpenDisks} */
