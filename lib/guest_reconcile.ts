@@ -1,13 +1,13 @@
-import { settleDiskJobs, type SettledJobs, tellDiskJobs } from "./disk_job_settle.ts";
+import { settleDiskJobs, type SettledJobs, tellDiskJobs } from "./disk_jobs/settle_jobs.ts";
 import { LockvisorError } from "./errors.ts";
 import type { HostSession } from "./host_session.ts";
 import { livingRecord } from "./manager/attached_record.ts";
 import type { GuestRecord } from "./manager/guest_record.ts";
 import { type ReconcileReport, whyNotNow } from "./manager/reconcile_report.ts";
-import { reconcileOpenDisks, tellDifferences } from "./reconcile_open_disks.ts";
+import { reconcileOpenDisks, tellDifferences } from "./reconcile/reconcile_open_disks.ts";
 
 export type { ReconciledDisk, ReconcileReport } from "./manager/reconcile_report.ts";
-export { reconcileOpenDisks } from "./reconcile_open_disks.ts";
+export { reconcileOpenDisks } from "./reconcile/reconcile_open_disks.ts";
 
 /** Whether the locks are changed, or only what would be is told. */
 export type ReconcileMode = "apply" | "tell";

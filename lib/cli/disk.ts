@@ -1,6 +1,6 @@
 import { parseDuration } from "../config/duration.ts";
-import { plugDisk, type PluggedReport, requireMonitor } from "../disk_plug.ts";
-import { unplugDisk, type UnpluggedReport } from "../disk_unplug.ts";
+import { plugDisk, type PluggedReport, requireMonitor } from "../disk_plug/plug_disk.ts";
+import { unplugDisk, type UnpluggedReport } from "../disk_plug/unplug_disk.ts";
 import { LockvisorError, printable } from "../errors.ts";
 import { isNetworkDisk } from "../identity/network_disk.ts";
 import { parseDisk } from "../identity/specification.ts";

@@ -1,8 +1,8 @@
 import { formatSize, parseSize } from "../config/size.ts";
-import { runDiskJob } from "../disk_job.ts";
-import { abortDiskJob } from "../disk_job_abort.ts";
-import type { JobEvent } from "../disk_job_wait.ts";
-import { requireMonitor } from "../disk_plug.ts";
+import { runDiskJob } from "../disk_jobs/run_job.ts";
+import { abortDiskJob } from "../disk_jobs/abort_job.ts";
+import type { JobEvent } from "../disk_jobs/wait_for_job.ts";
+import { requireMonitor } from "../disk_plug/plug_disk.ts";
 import { LockvisorError, printable } from "../errors.ts";
 import { absolutePath } from "../identity/absolute_path.ts";
 import { findLivingGuest } from "../manager/find_guest.ts";

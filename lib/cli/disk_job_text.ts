@@ -1,5 +1,5 @@
-import type { DiskJobReport } from "../disk_job.ts";
-import type { AbortReport } from "../disk_job_abort.ts";
+import type { DiskJobReport } from "../disk_jobs/run_job.ts";
+import type { AbortReport } from "../disk_jobs/abort_job.ts";
 import { printable } from "../errors.ts";
 
 const VERBS = {

@@ -1,5 +1,5 @@
-import type { DiskJobReport } from "../disk_job.ts";
-import type { AbortReport } from "../disk_job_abort.ts";
+import type { DiskJobReport } from "../disk_jobs/run_job.ts";
+import type { AbortReport } from "../disk_jobs/abort_job.ts";
 import type { GuestRecord } from "../manager/guest_record.ts";
 
 /** What QEMU has done to a disk, and what became of locks and files by that. */

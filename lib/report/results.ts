@@ -1,6 +1,6 @@
 import { formatTicket, type MigrationTicket } from "../domain_migration.ts";
-import type { PluggedReport } from "../disk_plug.ts";
-import type { UnpluggedReport } from "../disk_unplug.ts";
+import type { PluggedReport } from "../disk_plug/plug_disk.ts";
+import type { UnpluggedReport } from "../disk_plug/unplug_disk.ts";
 import type { Forecast, Holder, Inspection, ResolvedResource } from "../driver/contract.ts";
 import type { LockvisorError } from "../errors.ts";
 import type { AttachedGuest } from "../manager/attach_guests.ts";

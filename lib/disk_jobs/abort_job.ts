@@ -1,13 +1,13 @@
-import { requireDisk } from "./disk_job.ts";
-import { type EndedJob, finishJob, leaveJob, undoJob } from "./disk_job_end.ts";
-import { requireAbandoned } from "./disk_job_errors.ts";
-import { type JobScene, sameFiles, viewOf } from "./disk_job_state.ts";
-import { requireMonitor } from "./disk_plug.ts";
-import type { HostSession } from "./host_session.ts";
-import { currentRecord } from "./manager/attached_record.ts";
-import { judgeDiskJob } from "./manager/disk_job_judge.ts";
-import type { DiskJob } from "./manager/disk_job_record.ts";
-import type { GuestRecord } from "./manager/guest_record.ts";
+import { requireDisk } from "./run_job.ts";
+import { type EndedJob, finishJob, leaveJob, undoJob } from "./end_job.ts";
+import { requireAbandoned } from "./job_errors.ts";
+import { type JobScene, sameFiles, viewOf } from "./job_scene.ts";
+import { requireMonitor } from "../disk_plug/plug_disk.ts";
+import type { HostSession } from "../host_session.ts";
+import { currentRecord } from "../manager/attached_record.ts";
+import { judgeDiskJob } from "../manager/disk_job_judge.ts";
+import type { DiskJob } from "../manager/disk_job_record.ts";
+import type { GuestRecord } from "../manager/guest_record.ts";
 
 /** What an abort has done. */
 export interface AbortReport extends Omit<EndedJob, "outcome"> {

@@ -1,13 +1,13 @@
-import type { JobScene } from "./disk_job_state.ts";
-import { tell } from "./disk_job_state.ts";
-import { LockvisorError } from "./errors.ts";
-import { failpoint } from "./failpoint.ts";
-import { type JobView, lookAtJobs } from "./manager/disk_chain.ts";
-import type { DiskJob } from "./manager/disk_job_record.ts";
-import { withMonitor } from "./manager/guest_monitor.ts";
-import { lifeOf } from "./process/process_identity.ts";
-import { completeJob, leaveCopy, namesOf } from "./qemu/disk_job.ts";
-import { type QmpClient, QmpCommandError } from "./qmp/client.ts";
+import type { JobScene } from "./job_scene.ts";
+import { tell } from "./job_scene.ts";
+import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
+import { type JobView, lookAtJobs } from "../manager/disk_chain.ts";
+import type { DiskJob } from "../manager/disk_job_record.ts";
+import { withMonitor } from "../manager/guest_monitor.ts";
+import { lifeOf } from "../process/process_identity.ts";
+import { completeJob, leaveCopy, namesOf } from "../qemu/disk_job.ts";
+import { type QmpClient, QmpCommandError } from "../qmp/client.ts";
 
 /** What is told of a job while it goes on. */
 export type JobEvent =

@@ -1,18 +1,18 @@
-import { keysOfFile } from "./disk_keys.ts";
-import type { Access } from "./access.ts";
-import { reconcileOpenDisks } from "./reconcile_open_disks.ts";
-import { LockvisorError } from "./errors.ts";
-import type { HostSession } from "./host_session.ts";
-import { currentRecord } from "./manager/attached_record.ts";
-import { type DisksView, lookAtChains } from "./manager/disk_chain.ts";
-import type { IsSameFile } from "./manager/disk_job_plan.ts";
-import { type DiskJob, withDiskJob, withReplaced } from "./manager/disk_job_record.ts";
-import { withMonitor } from "./manager/guest_monitor.ts";
-import type { GuestRecord } from "./manager/guest_record.ts";
-import { holdersText } from "./manager/refusal.ts";
-import { migrationText } from "./manager/migration_plan.ts";
-import type { QmpClient } from "./qmp/client.ts";
-import type { QmpRequest } from "./qemu/disk_job.ts";
+import { keysOfFile } from "../disk_plug/disk_keys.ts";
+import type { Access } from "../access.ts";
+import { reconcileOpenDisks } from "../reconcile/reconcile_open_disks.ts";
+import { LockvisorError } from "../errors.ts";
+import type { HostSession } from "../host_session.ts";
+import { currentRecord } from "../manager/attached_record.ts";
+import { type DisksView, lookAtChains } from "../manager/disk_chain.ts";
+import type { IsSameFile } from "../manager/disk_job_plan.ts";
+import { type DiskJob, withDiskJob, withReplaced } from "../manager/disk_job_record.ts";
+import { withMonitor } from "../manager/guest_monitor.ts";
+import type { GuestRecord } from "../manager/guest_record.ts";
+import { holdersText } from "../manager/refusal.ts";
+import { migrationText } from "../manager/migration_plan.ts";
+import type { QmpClient } from "../qmp/client.ts";
+import type { QmpRequest } from "../qemu/disk_job.ts";
 
 /** A guest with a monitor, on one of whose disks a job works. */
 export interface JobScene {

@@ -1,8 +1,8 @@
-import type { JobScene } from "./disk_job_state.ts";
-import { LockvisorError } from "./errors.ts";
-import type { DiskJob } from "./manager/disk_job_record.ts";
-import { commandName, lifeOf } from "./process/process_identity.ts";
-import { QmpCommandError } from "./qmp/client.ts";
+import type { JobScene } from "./job_scene.ts";
+import { LockvisorError } from "../errors.ts";
+import type { DiskJob } from "../manager/disk_job_record.ts";
+import { commandName, lifeOf } from "../process/process_identity.ts";
+import { QmpCommandError } from "../qmp/client.ts";
 
 /** @throws {LockvisorError} `locked` while the process lives that a job belongs to */
 export function requireAbandoned({ owner, kind, disk }: DiskJob, guest: string): void {

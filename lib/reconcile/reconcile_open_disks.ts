@@ -1,24 +1,24 @@
-import { resourcesAttach } from "./domain_lock.ts";
-import { LockvisorError } from "./errors.ts";
-import type { HostSession } from "./host_session.ts";
-import type { Identity } from "./identity/key.ts";
-import { readMounts } from "./identity/mounts.ts";
-import { resolveResource } from "./identity/resource.ts";
-import { livingRecord } from "./manager/attached_record.ts";
-import type { GuestRecord } from "./manager/guest_record.ts";
-import { lookAtDisks } from "./manager/look_at_disks.ts";
-import type { OpenDisks, ViewSource } from "./manager/open_disks.ts";
-import { planReconcile, type ReconcileStep } from "./manager/reconcile_plan.ts";
+import { resourcesAttach } from "../domain_lock.ts";
+import { LockvisorError } from "../errors.ts";
+import type { HostSession } from "../host_session.ts";
+import type { Identity } from "../identity/key.ts";
+import { readMounts } from "../identity/mounts.ts";
+import { resolveResource } from "../identity/resource.ts";
+import { livingRecord } from "../manager/attached_record.ts";
+import type { GuestRecord } from "../manager/guest_record.ts";
+import { lookAtDisks } from "../manager/look_at_disks.ts";
+import type { OpenDisks, ViewSource } from "../manager/open_disks.ts";
+import { planReconcile, type ReconcileStep } from "../manager/reconcile_plan.ts";
 import {
   diskOfStep,
   isQemuGuest,
   type ReconciledDisk,
   type ReconcileReport,
   whyNotNow,
-} from "./manager/reconcile_report.ts";
-import { comparable, type NamesOnHost } from "./manager/tracked_disks.ts";
-import { fileIdAt } from "./process/image_files.ts";
-import { applyStep } from "./reconcile_steps.ts";
+} from "../manager/reconcile_report.ts";
+import { comparable, type NamesOnHost } from "../manager/tracked_disks.ts";
+import { fileIdAt } from "../process/image_files.ts";
+import { applyStep } from "./reconcile_step.ts";
 
 /** How often it is looked again, at most: what QEMU opened while locks were taken is found then. */
 const ROUNDS = 3;

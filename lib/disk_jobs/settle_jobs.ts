@@ -1,12 +1,12 @@
-import { finishJob, leaveJob, undoJob } from "./disk_job_end.ts";
-import { type JobScene, viewOf } from "./disk_job_state.ts";
-import type { HostSession } from "./host_session.ts";
-import { currentRecord } from "./manager/attached_record.ts";
-import { judgeDiskJob } from "./manager/disk_job_judge.ts";
-import type { DiskJob } from "./manager/disk_job_record.ts";
-import { hasMonitor } from "./manager/guest_monitor.ts";
-import type { GuestRecord } from "./manager/guest_record.ts";
-import { lifeOf } from "./process/process_identity.ts";
+import { finishJob, leaveJob, undoJob } from "./end_job.ts";
+import { type JobScene, viewOf } from "./job_scene.ts";
+import type { HostSession } from "../host_session.ts";
+import { currentRecord } from "../manager/attached_record.ts";
+import { judgeDiskJob } from "../manager/disk_job_judge.ts";
+import type { DiskJob } from "../manager/disk_job_record.ts";
+import { hasMonitor } from "../manager/guest_monitor.ts";
+import type { GuestRecord } from "../manager/guest_record.ts";
+import { lifeOf } from "../process/process_identity.ts";
 
 /** What was done about jobs whose commands have ended before them, a line each. */
 export interface SettledJobs {

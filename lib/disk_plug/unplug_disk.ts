@@ -1,19 +1,19 @@
-import { resourcesDetach } from "./domain_lock.ts";
+import { resourcesDetach } from "../domain_lock.ts";
 import { keysOfFile } from "./disk_keys.ts";
-import { LockvisorError } from "./errors.ts";
-import { failpoint } from "./failpoint.ts";
-import type { HostSession } from "./host_session.ts";
-import type { ResourceSpec } from "./identity/resource.ts";
-import { currentRecord } from "./manager/attached_record.ts";
-import { closeNodes } from "./manager/close_nodes.ts";
-import { lookAtChains } from "./manager/disk_chain.ts";
-import { isPlaceOf } from "./manager/disk_job_record.ts";
-import type { GuestRecord } from "./manager/guest_record.ts";
-import type { HotplugReport } from "./manager/hotplug_plan.ts";
-import { type PlugMonitor, withPlugMonitor } from "./manager/plug_device.ts";
-import { lookAtPlug, type PlugView } from "./manager/plug_view.ts";
-import { type PluggedDisk, withPlugged } from "./manager/plugged_disk.ts";
-import { nodeNameOf } from "./qemu/plug_request.ts";
+import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
+import type { HostSession } from "../host_session.ts";
+import type { ResourceSpec } from "../identity/resource.ts";
+import { currentRecord } from "../manager/attached_record.ts";
+import { closeNodes } from "../manager/close_nodes.ts";
+import { lookAtChains } from "../manager/disk_chain.ts";
+import { isPlaceOf } from "../manager/disk_job_record.ts";
+import type { GuestRecord } from "../manager/guest_record.ts";
+import type { HotplugReport } from "../manager/hotplug_plan.ts";
+import { type PlugMonitor, withPlugMonitor } from "../manager/plug_device.ts";
+import { lookAtPlug, type PlugView } from "../manager/plug_view.ts";
+import { type PluggedDisk, withPlugged } from "../manager/plugged_disk.ts";
+import { nodeNameOf } from "../qemu/plug_request.ts";
 
 /** What unplugging a disk has done. */
 export interface UnpluggedReport {

@@ -1,12 +1,12 @@
-import { resourcesAttach, resourcesChangeAccess, resourcesDetach } from "./domain_lock.ts";
-import { LockvisorError } from "./errors.ts";
-import { failpoint } from "./failpoint.ts";
-import type { ResourceSpec } from "./identity/resource.ts";
-import { type JobScene, noteJob, sameFiles } from "./disk_job_state.ts";
-import { currentRecord } from "./manager/attached_record.ts";
-import type { ChainImage } from "./manager/disk_chain.ts";
-import type { DiskJob, JobTarget } from "./manager/disk_job_record.ts";
-import type { RecordedResource } from "./manager/guest_record.ts";
+import { resourcesAttach, resourcesChangeAccess, resourcesDetach } from "../domain_lock.ts";
+import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
+import type { ResourceSpec } from "../identity/resource.ts";
+import { type JobScene, noteJob, sameFiles } from "./job_scene.ts";
+import { currentRecord } from "../manager/attached_record.ts";
+import type { ChainImage } from "../manager/disk_chain.ts";
+import type { DiskJob, JobTarget } from "../manager/disk_job_record.ts";
+import type { RecordedResource } from "../manager/guest_record.ts";
 
 /**
  * Locks what a job writes to, before it does. If the job comes to nothing the lock goes with what QEMU has open, as that of

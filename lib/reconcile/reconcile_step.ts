@@ -1,13 +1,13 @@
-import { type DomainLock, resourcesAttach, resourcesChangeAccess, resourcesDetach } from "./domain_lock.ts";
-import type { Holder } from "./driver/contract.ts";
-import { LockvisorError } from "./errors.ts";
-import { resolveOnHost } from "./host_lock.ts";
-import type { HostSession } from "./host_session.ts";
-import type { ResourceSpec } from "./identity/resource.ts";
-import { AbsentGuest } from "./manager/absent_guest.ts";
-import type { GuestRecord, RecordedResource } from "./manager/guest_record.ts";
-import type { ReconcileStep } from "./manager/reconcile_plan.ts";
-import { diskOfStep, type ReconciledDisk } from "./manager/reconcile_report.ts";
+import { type DomainLock, resourcesAttach, resourcesChangeAccess, resourcesDetach } from "../domain_lock.ts";
+import type { Holder } from "../driver/contract.ts";
+import { LockvisorError } from "../errors.ts";
+import { resolveOnHost } from "../host_lock.ts";
+import type { HostSession } from "../host_session.ts";
+import type { ResourceSpec } from "../identity/resource.ts";
+import { AbsentGuest } from "../manager/absent_guest.ts";
+import type { GuestRecord, RecordedResource } from "../manager/guest_record.ts";
+import type { ReconcileStep } from "../manager/reconcile_plan.ts";
+import { diskOfStep, type ReconciledDisk } from "../manager/reconcile_report.ts";
 
 /**
  * Carries out one step of a reconciliation. What somebody else has is noted in the guest's record; other errors are told with

@@ -1,16 +1,16 @@
-import { beginJob } from "./disk_job_begin.ts";
-import { type EndedJob, finishJob, leaveJob, undoJob } from "./disk_job_end.ts";
-import { explained, failedJob, requireAbandoned, underWay, unfinished } from "./disk_job_errors.ts";
-import { type JobScene, noteJob, refuseUnfit, sameFiles, takeSettledJob, viewOf } from "./disk_job_state.ts";
-import { completeReadyJob, guestEnded, type JobWatch, waitForJob } from "./disk_job_wait.ts";
-import { requireMonitor } from "./disk_plug.ts";
-import { LockvisorError } from "./errors.ts";
-import { failpoint } from "./failpoint.ts";
-import { isPresent } from "./files/presence.ts";
-import type { HostSession } from "./host_session.ts";
-import { currentRecord } from "./manager/attached_record.ts";
-import type { DisksView, DiskView } from "./manager/disk_chain.ts";
-import { judgeDiskJob } from "./manager/disk_job_judge.ts";
+import { beginJob } from "./begin_job.ts";
+import { type EndedJob, finishJob, leaveJob, undoJob } from "./end_job.ts";
+import { explained, failedJob, requireAbandoned, underWay, unfinished } from "./job_errors.ts";
+import { type JobScene, noteJob, refuseUnfit, sameFiles, takeSettledJob, viewOf } from "./job_scene.ts";
+import { completeReadyJob, guestEnded, type JobWatch, waitForJob } from "./wait_for_job.ts";
+import { requireMonitor } from "../disk_plug/plug_disk.ts";
+import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
+import { isPresent } from "../files/presence.ts";
+import type { HostSession } from "../host_session.ts";
+import { currentRecord } from "../manager/attached_record.ts";
+import type { DisksView, DiskView } from "../manager/disk_chain.ts";
+import { judgeDiskJob } from "../manager/disk_job_judge.ts";
 import {
   type DiskJobWish,
   findDisk,
@@ -18,12 +18,12 @@ import {
   isSameJob,
   planDiskJob,
   wasDone,
-} from "./manager/disk_job_plan.ts";
-import type { DiskJob, DiskJobKind, JobTarget } from "./manager/disk_job_record.ts";
-import type { GuestRecord } from "./manager/guest_record.ts";
-import { examineTarget, removeTarget, requireRoom } from "./manager/job_target.ts";
-import { identifySelf, lifeOf } from "./process/process_identity.ts";
-import { newJobId } from "./qemu/disk_job.ts";
+} from "../manager/disk_job_plan.ts";
+import type { DiskJob, DiskJobKind, JobTarget } from "../manager/disk_job_record.ts";
+import type { GuestRecord } from "../manager/guest_record.ts";
+import { examineTarget, removeTarget, requireRoom } from "../manager/job_target.ts";
+import { identifySelf, lifeOf } from "../process/process_identity.ts";
+import { newJobId } from "../qemu/disk_job.ts";
 
 /** What a job has done. */
 export interface DiskJobReport extends Omit<EndedJob, "outcome"> {

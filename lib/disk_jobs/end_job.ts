@@ -1,4 +1,4 @@
-import { weakenAgain } from "./disk_job_locks.ts";
+import { weakenAgain } from "./job_locks.ts";
 import {
   type ChangedLock,
   followOpenDisks,
@@ -9,18 +9,18 @@ import {
   sameFiles,
   tell,
   viewOf,
-} from "./disk_job_state.ts";
-import { goOnAfterBackup } from "./disk_job_wait.ts";
-import { LockvisorError } from "./errors.ts";
-import { failpoint } from "./failpoint.ts";
-import type { ChainImage, DisksView } from "./manager/disk_chain.ts";
-import { closeNodes } from "./manager/close_nodes.ts";
-import { judgeDiskJob } from "./manager/disk_job_judge.ts";
-import type { DiskJob } from "./manager/disk_job_record.ts";
-import { withMonitor } from "./manager/guest_monitor.ts";
-import { removeTarget } from "./manager/job_target.ts";
-import { cancelJob, namesOf, openReadOnly } from "./qemu/disk_job.ts";
-import { type QmpClient, QmpCommandError } from "./qmp/client.ts";
+} from "./job_scene.ts";
+import { goOnAfterBackup } from "./wait_for_job.ts";
+import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
+import type { ChainImage, DisksView } from "../manager/disk_chain.ts";
+import { closeNodes } from "../manager/close_nodes.ts";
+import { judgeDiskJob } from "../manager/disk_job_judge.ts";
+import type { DiskJob } from "../manager/disk_job_record.ts";
+import { withMonitor } from "../manager/guest_monitor.ts";
+import { removeTarget } from "../manager/job_target.ts";
+import { cancelJob, namesOf, openReadOnly } from "../qemu/disk_job.ts";
+import { type QmpClient, QmpCommandError } from "../qmp/client.ts";
 
 /** What a job has come to, and what became of locks and files by that. */
 export interface EndedJob {

@@ -1,6 +1,6 @@
-import { LockvisorError } from "./errors.ts";
-import { resolveOnHost } from "./host_lock.ts";
-import type { HostSession } from "./host_session.ts";
+import { LockvisorError } from "../errors.ts";
+import { resolveOnHost } from "../host_lock.ts";
+import type { HostSession } from "../host_session.ts";
 
 /**
  * The keys of a file as a whole; none for what is not there any more, or is no disk.

@@ -1,12 +1,12 @@
-import { lockTarget, lockWritten } from "./disk_job_locks.ts";
-import { announceJob, type JobScene, noteJob, tell } from "./disk_job_state.ts";
-import { LockvisorError } from "./errors.ts";
-import { failpoint } from "./failpoint.ts";
-import { type DiskView, lookAtJobs } from "./manager/disk_chain.ts";
-import { writtenByCommit } from "./manager/disk_job_plan.ts";
-import type { DiskJob } from "./manager/disk_job_record.ts";
-import { withMonitor } from "./manager/guest_monitor.ts";
-import { makeTarget, ownerLike } from "./manager/job_target.ts";
+import { lockTarget, lockWritten } from "./job_locks.ts";
+import { announceJob, type JobScene, noteJob, tell } from "./job_scene.ts";
+import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
+import { type DiskView, lookAtJobs } from "../manager/disk_chain.ts";
+import { writtenByCommit } from "../manager/disk_job_plan.ts";
+import type { DiskJob } from "../manager/disk_job_record.ts";
+import { withMonitor } from "../manager/guest_monitor.ts";
+import { makeTarget, ownerLike } from "../manager/job_target.ts";
 import {
   makeImage,
   namesOf,
@@ -17,8 +17,8 @@ import {
   startMirror,
   takeSnapshot,
   type TargetImage,
-} from "./qemu/disk_job.ts";
-import type { QmpClient } from "./qmp/client.ts";
+} from "../qemu/disk_job.ts";
+import type { QmpClient } from "../qmp/client.ts";
 
 /** What a job is begun with. */
 export interface JobBeginning {

@@ -1,20 +1,20 @@
-import { resourcesAttach } from "./domain_lock.ts";
-import { endPlug, openFiles } from "./disk_unplug.ts";
-import { LockvisorError } from "./errors.ts";
-import { failpoint } from "./failpoint.ts";
-import type { HostSession } from "./host_session.ts";
-import type { ResourceSpec } from "./identity/resource.ts";
-import { currentRecord } from "./manager/attached_record.ts";
-import { hasMonitor } from "./manager/guest_monitor.ts";
-import type { GuestRecord } from "./manager/guest_record.ts";
-import type { HotplugReport } from "./manager/hotplug_plan.ts";
-import { type PlugMonitor, withPlugMonitor } from "./manager/plug_device.ts";
-import { isOfRequest, planPlug } from "./manager/plug_plan.ts";
-import { lookAtPlug } from "./manager/plug_view.ts";
-import { type PluggedDisk, withPlugged } from "./manager/plugged_disk.ts";
-import { lifeOf } from "./process/process_identity.ts";
-import type { PlugRequest } from "./qemu/plug_request.ts";
-import { QmpCommandError } from "./qmp/client.ts";
+import { resourcesAttach } from "../domain_lock.ts";
+import { endPlug, openFiles } from "./unplug_disk.ts";
+import { LockvisorError } from "../errors.ts";
+import { failpoint } from "../failpoint.ts";
+import type { HostSession } from "../host_session.ts";
+import type { ResourceSpec } from "../identity/resource.ts";
+import { currentRecord } from "../manager/attached_record.ts";
+import { hasMonitor } from "../manager/guest_monitor.ts";
+import type { GuestRecord } from "../manager/guest_record.ts";
+import type { HotplugReport } from "../manager/hotplug_plan.ts";
+import { type PlugMonitor, withPlugMonitor } from "../manager/plug_device.ts";
+import { isOfRequest, planPlug } from "../manager/plug_plan.ts";
+import { lookAtPlug } from "../manager/plug_view.ts";
+import { type PluggedDisk, withPlugged } from "../manager/plugged_disk.ts";
+import { lifeOf } from "../process/process_identity.ts";
+import type { PlugRequest } from "../qemu/plug_request.ts";
+import { QmpCommandError } from "../qmp/client.ts";
 
 /** What plugging a disk in has done. */
 export interface PluggedReport {
