@@ -7,11 +7,12 @@ import { lives, RunningMove } from "./support/running_move.ts";
 import { until } from "./support/until.ts";
 import type { World } from "./support/world.ts";
 
-for (const { at: point, end } of DRIVER_CASES) {
+for (const { at: point, end, bandwidth } of DRIVER_CASES) {
   Deno.test(`migrate run: the driver is killed at ${point}: the guest ${end}, after what migrate status says`, async () => {
     await using hosts = await TwoHosts.create();
     const { disk } = await countingGuest(hosts);
-    await using move = new RunningMove(hosts.one, runArguments(hosts), {
+    const limit = bandwidth === undefined ? [] : ["--bandwidth", bandwidth];
+    await using move = new RunningMove(hosts.one, [...runArguments(hosts), ...limit], {
       binary: FAILPOINT_BINARY,
       env: { LOCKVISOR_FAILPOINT: point },
     });

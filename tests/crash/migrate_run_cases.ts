@@ -6,6 +6,8 @@ export type End = "stays" | "moves" | "either";
 interface RunCrash {
   at: FailpointName;
   end: End;
+  /** QEMU must still be sending then: so little is sent a second that it cannot have come to its end. */
+  bandwidth?: string;
 }
 
 /** Where the driver is killed. What it has told by then its receiver carries on with alone. */
@@ -13,7 +15,7 @@ export const DRIVER_CASES: RunCrash[] = [
   { at: "migrate-run.greeted", end: "stays" },
   { at: "migrate-run.prepared", end: "stays" },
   { at: "migrate-run.receiver-ready", end: "stays" },
-  { at: "migrate-run.migrating", end: "stays" },
+  { at: "migrate-run.migrating", end: "stays", bandwidth: "60K" },
   { at: "migrate-run.completed", end: "moves" },
   { at: "migrate-run.let-go", end: "moves" },
   { at: "migrate-run.going", end: "moves" },
