@@ -94,7 +94,12 @@ async function begin(scene: JobScene, wish: DiskJobWish, watch: JobWatch): Promi
   const now = requireDisk(view, disk.place, { guest, isSameFile });
   if (earlier === undefined && settled !== undefined && isSameJob(settled, wish, isSameFile)) {
     const isThere = settled.target === undefined || isPresent(settled.target.path);
-    if (isThere) return { kind: "report", report: settledReport(settled, now) };
+    // The command was cut off, and what it was given for has come about since: it is not meant a second time.
+    if (isThere) {
+      const warning =
+        `the ${settled.kind} was finished after its command was cut off, and nothing is done now; give the command again for another one`;
+      return { kind: "report", report: wasDoneReport(settled, now, [warning]) };
+    }
   }
   if (wasDone(wish, now, isSameFile)) return { kind: "report", report: wasDoneReport(wish, now) };
   const job = planDiskJob(wish, targetOf(wish, now), { disk: now, guest, isSameFile }, {
@@ -242,9 +247,11 @@ function reportOf({ kind, disk, target }: DiskJob, ended: EndedJob): DiskJobRepo
   };
 }
 
+/** There is nothing left to do. */
 function wasDoneReport(
-  { kind, target }: DiskJobWish,
+  { kind, target }: Pick<DiskJobReport, "kind"> & { target?: { path: string } },
   { place, name, chain: [top] }: DiskView,
+  warnings: string[] = [],
 ): DiskJobReport {
   return {
     outcome: "was-done",
@@ -254,24 +261,7 @@ function wasDoneReport(
     image: top?.file,
     unused: [],
     locks: [],
-    warnings: [],
-  };
-}
-
-/** The command was cut off, and what it was given for has come about since: it is not meant a second time. */
-function settledReport(job: DiskJob, { place, name, chain: [top] }: DiskView): DiskJobReport {
-  const { kind, target } = job;
-  return {
-    outcome: "was-done",
-    kind,
-    disk: { place, name },
-    target: target?.path,
-    image: top?.file,
-    unused: [],
-    locks: [],
-    warnings: [
-      `the ${kind} was finished after its command was cut off, and nothing is done now; give the command again for another one`,
-    ],
+    warnings,
   };
 }
 
