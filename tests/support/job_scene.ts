@@ -16,6 +16,15 @@ export type DiskStyle =
   | "nowhere"
   | "relative";
 
+/** So slow that there is time to do something meanwhile. */
+export const SLOWLY = ["--speed", "1M"];
+
+/** A command that has done all of it, without a warning. */
+export function assertDone({ code, stderr }: Finished): void {
+  assert.equal(code, 0, stderr);
+  assert.doesNotMatch(stderr, /warning/);
+}
+
 /** A QEMU guest that writes its disk all the time, on which jobs are done. */
 export class JobScene {
   readonly world: World;
